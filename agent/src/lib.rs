@@ -1,1 +1,3 @@
-//! placeholder
+//! flowproof proves from live traffic that a deployment follows its connectivity matrix.
+
+pub mod matrix;

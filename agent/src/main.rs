@@ -1,2 +1,3 @@
-//! flowproof
+//! Arguments, exit codes and signals: nothing else.
+
 fn main() {}
