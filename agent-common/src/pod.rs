@@ -1,0 +1,34 @@
+//! Says which records may be copied byte by byte between the kernel and the daemon.
+
+#![expect(
+    unsafe_code,
+    reason = "`aya::Pod` is an unsafe marker; the asserts beside each type keep its promise"
+)]
+
+use crate::classify::{PrefixKey, RuleKey};
+use crate::key::{FlowKey, FragmentKey, FragmentPorts};
+use crate::record::{Event, FlowRecord, InterfaceCounters, Settings, SlotFlows, SlotTraffic};
+
+// SAFETY: all are `#[repr(C)]`, hold integers and arrays of them only, and spell out their padding, so
+// that every bit pattern is a valid value and every byte is initialised.
+unsafe impl aya::Pod for FlowKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for FragmentKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for FragmentPorts {}
+// SAFETY: as above.
+unsafe impl aya::Pod for FlowRecord {}
+// SAFETY: as above.
+unsafe impl aya::Pod for SlotTraffic {}
+// SAFETY: as above.
+unsafe impl aya::Pod for SlotFlows {}
+// SAFETY: as above.
+unsafe impl aya::Pod for InterfaceCounters {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Settings {}
+// SAFETY: as above.
+unsafe impl aya::Pod for RuleKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for PrefixKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Event {}

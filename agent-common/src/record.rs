@@ -1,0 +1,237 @@
+//! The records that live in the flow tables and cross from the kernel to the daemon. Every byte is
+//! spelled out: implicit padding would leak kernel stack bytes and split equal keys.
+
+use crate::address::Address;
+use crate::key::{FlowKey, Side};
+use crate::state::{Outcome, State, Times};
+use crate::ticks::Ticks;
+
+/// What is kept of a flow: 56 bytes, which with its 40-byte key and the kernel's 48 bytes a hash element
+/// makes 144 bytes of kernel memory.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowRecord {
+    /// Packets sent by side A and by side B.
+    pub packets: [u64; 2],
+    /// Frame bytes sent by side A and by side B, link header included.
+    pub bytes: [u64; 2],
+    /// When the first packet was seen.
+    pub first_seen: Ticks,
+    /// When the last packet of side A and of side B was seen.
+    pub last_seen: [Ticks; 2],
+    /// Outcome, phase, verdict and the rest.
+    pub state: State,
+    /// Counter slot of the requirements that cover the flow.
+    pub slot: u32,
+    /// Which capture point counts the packets of side A and of side B (0: none yet), see [`point`].
+    pub points: [u16; 2],
+}
+const _: () = assert!(size_of::<FlowRecord>() == 56 && align_of::<FlowRecord>() == 8);
+
+/// A packet that crosses a router passes two or more capture points and must count once. The first point
+/// that sees a direction of a flow owns it; others only take over after this many nanoseconds without a
+/// packet at the owner (its interface is gone, or the route changed).
+pub const TAKEOVER_AFTER: u64 = 2_000_000_000;
+
+/// The number of a capture point: interface index and direction of the hook. Indices beyond 32,767 wrap;
+/// a wrong match needs two captured interfaces that are 32,768 apart.
+#[inline(always)]
+#[must_use]
+pub const fn point(interface: u32, egress: bool) -> u16 {
+    let number = ((interface & 0x7fff) as u16) << 1 | egress as u16;
+    if number == 0 { 0xfffe } else { number }
+}
+
+/// Index of a side in the two-element arrays.
+#[inline(always)]
+#[must_use]
+pub const fn index(side: Side) -> usize {
+    match side {
+        Side::A => 0,
+        Side::B => 1,
+    }
+}
+
+impl FlowRecord {
+    /// A fresh record without packets.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(state: State, slot: u32, now: Ticks) -> Self {
+        Self {
+            packets: [0; 2],
+            bytes: [0; 2],
+            first_seen: now,
+            last_seen: [now; 2],
+            state,
+            slot,
+            points: [0; 2],
+        }
+    }
+
+    /// How long the flow has lived and been silent.
+    #[inline(always)]
+    #[must_use]
+    pub fn times(&self, now: Ticks) -> Times {
+        let a = now.nanos_since(self.last_seen[0]);
+        let b = now.nanos_since(self.last_seen[1]);
+        Times {
+            since_first: now.nanos_since(self.first_seen),
+            since_last: if a < b { a } else { b },
+        }
+    }
+
+    /// Whether `point` is the one that counts the packets of `side`; the first to ask becomes it.
+    #[inline(always)]
+    pub fn owns(&mut self, side: Side, point: u16, now: Ticks) -> bool {
+        // Written without indexing by a variable, which the verifier would have to bound.
+        let (owner, last) = match side {
+            Side::A => (&mut self.points[0], self.last_seen[0]),
+            Side::B => (&mut self.points[1], self.last_seen[1]),
+        };
+        if *owner == point {
+            return true;
+        }
+        if *owner == 0 || now.nanos_since(last) >= TAKEOVER_AFTER {
+            *owner = point;
+            return true;
+        }
+        false
+    }
+}
+
+/// Traffic of a counter slot on one CPU; 40 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SlotTraffic {
+    /// Packets to the responder, packets to the initiator.
+    pub packets: [u64; 2],
+    /// Frame bytes to the responder, to the initiator.
+    pub bytes: [u64; 2],
+    /// Nanoseconds of the monotonic clock at the last packet; 0 if there was none.
+    pub last_seen: u64,
+}
+const _: () = assert!(size_of::<SlotTraffic>() == 40);
+
+/// Flows of a counter slot, shared by all CPUs; 96 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SlotFlows {
+    /// Flows begun.
+    pub begun: u64,
+    /// Flows by decided outcome, indexed by [`Outcome`]. `pending`: ended without a decision.
+    pub decided: [u64; Outcome::COUNT],
+    /// Monotonic nanoseconds of the last flow begun; 0 if there was none.
+    pub last_attempt: u64,
+    /// Monotonic nanoseconds of the last flow answered; 0 if there was none.
+    pub last_answered: u64,
+}
+const _: () = assert!(size_of::<SlotFlows>() == 96);
+
+/// What one interface has handed to the probe on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct InterfaceCounters {
+    /// Frames seen at both hooks.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Frames that carry no IP (ARP, LLDP, ...).
+    pub not_ip: u64,
+    /// Frames that claim to be IP and could not be read.
+    pub unparsed: u64,
+    /// Upkeep of the link, see [`crate::protocol::is_link_upkeep`].
+    pub link_upkeep: u64,
+    /// Always zero.
+    pub zero: u64,
+}
+const _: () = assert!(size_of::<InterfaceCounters>() == 48);
+
+/// Entries in the table of [`InterfaceCounters`]: the index is the interface's, modulo this.
+pub const INTERFACE_COUNTERS: u32 = 1024;
+
+/// Indices of the probe's own counters, kept for each CPU.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counter {
+    /// Events that the ring buffer had no room for.
+    RingLost = 0,
+    /// New flows that neither table took; their packets are counted for their slot all the same.
+    FlowTableFull = 1,
+    /// Flows put into the table of unverified flows.
+    UnverifiedInserted = 2,
+    /// Flows deleted from it by the probe (promoted, restarted, expired).
+    UnverifiedDeleted = 3,
+    /// Flows put into the table of verified flows.
+    VerifiedInserted = 4,
+    /// Flows deleted from it by the probe.
+    VerifiedDeleted = 5,
+    /// Verified flows that had to stay with the unverified, the table being full.
+    PromotionFailed = 6,
+    /// Later fragments whose first was not seen: counted for no flow.
+    FragmentOrphan = 7,
+    /// State changes given up because other CPUs kept changing the word.
+    StateContended = 8,
+}
+
+impl Counter {
+    /// How many there are.
+    pub const COUNT: u32 = 9;
+}
+
+/// What the daemon tells the probe; one element, replaced as a whole.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Settings {
+    /// Matrix generation in force; never 0 once a matrix is loaded.
+    pub generation: u32,
+    /// Always zero.
+    pub zero: u32,
+    /// Monotonic nanoseconds when the capture began, for [`ATTACH_GRACE`].
+    pub attached_at: u64,
+}
+const _: () = assert!(size_of::<Settings>() == 16);
+
+/// How long after the capture began the initiator of a UDP flow is inferred, nanoseconds: twice the
+/// slowest common request timers (DNS 5 s, NTP 64 s is periodic and starts anew).
+pub const ATTACH_GRACE: u64 = 10_000_000_000;
+
+/// What an [`Event`] reports.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EventKind {
+    /// A flow began and was judged.
+    Begun = 1,
+    /// Its outcome was decided, see [`State::decided_since`].
+    Decided = 2,
+    /// It ended: closed, expired, or replaced by a new conversation on its 5-tuple.
+    Ended = 3,
+    /// Another matrix gave it another slot.
+    Rejudged = 4,
+    /// An ICMP error about it that decided nothing.
+    IcmpError = 5,
+}
+
+/// A state change, as the ring buffer carries it; 128 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Event {
+    /// The flow.
+    pub key: FlowKey,
+    /// The record after the change.
+    pub record: FlowRecord,
+    /// Monotonic nanoseconds.
+    pub time: u64,
+    /// Who sent the ICMP error, if one did; else zeros.
+    pub hop: Address,
+    /// An [`EventKind`] by number.
+    pub kind: u8,
+    /// Type of that ICMP error.
+    pub icmp_type: u8,
+    /// Code of that ICMP error.
+    pub icmp_code: u8,
+    /// Whether an ICMP error is given in `hop`, `icmp_type` and `icmp_code` (1) or not (0).
+    pub has_icmp: u8,
+    /// `enum skb_drop_reason` of the running kernel, if the kernel dropped the packet; else 0.
+    pub drop_reason: u32,
+}
+const _: () = assert!(size_of::<Event>() == 128);

@@ -1,0 +1,519 @@
+//! The outcome state machine of a flow, as pure functions on one 32-bit word, so that the kernel can
+//! change it with one compare-and-swap and a test can drive it without a clock.
+//!
+//! A flow's outcome is counted when it is decided: once, and once more only if a late answer overturns
+//! `no_answer`, `one_way` or an ICMP error. Closing an answered flow is no new decision.
+
+use crate::classify::Verdict;
+use crate::key::Side;
+use crate::packet::{Packet, tcp};
+use crate::protocol;
+
+/// Did the flow work (the numbers are table indices and are pinned with the layout).
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// Attempted, not decided.
+    Pending = 0,
+    /// TCP: handshake completed; others: a packet came back.
+    Answered = 1,
+    /// RST to the SYN, or ICMP port unreachable.
+    Refused = 2,
+    /// ICMP administratively prohibited.
+    Prohibited = 3,
+    /// Another ICMP error.
+    Unreachable = 4,
+    /// Silence where an answer is owed.
+    NoAnswer = 5,
+    /// The kernel of this host dropped it.
+    DroppedHere = 6,
+    /// Sent, no error, and no answer owed.
+    OneWay = 7,
+    /// Answered, and closed since.
+    ClosedAfterAnswer = 8,
+}
+
+impl Outcome {
+    /// How many there are.
+    pub const COUNT: usize = 9;
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Pending,
+        Self::Answered,
+        Self::Refused,
+        Self::Prohibited,
+        Self::Unreachable,
+        Self::NoAnswer,
+        Self::DroppedHere,
+        Self::OneWay,
+        Self::ClosedAfterAnswer,
+    ];
+
+    /// The name in JSON and in labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::Prohibited => "prohibited",
+            Self::Unreachable => "unreachable",
+            Self::NoAnswer => "no_answer",
+            Self::DroppedHere => "dropped_here",
+            Self::OneWay => "one_way",
+            Self::ClosedAfterAnswer => "closed_after_answer",
+        }
+    }
+
+    #[inline(always)]
+    const fn from_bits(bits: u32) -> Self {
+        match bits & 0xf {
+            1 => Self::Answered,
+            2 => Self::Refused,
+            3 => Self::Prohibited,
+            4 => Self::Unreachable,
+            5 => Self::NoAnswer,
+            6 => Self::DroppedHere,
+            7 => Self::OneWay,
+            8 => Self::ClosedAfterAnswer,
+            _ => Self::Pending,
+        }
+    }
+
+    /// Whether the peer has answered.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_answer(self) -> bool {
+        matches!(self, Self::Answered | Self::ClosedAfterAnswer)
+    }
+
+    /// Whether the flow was attempted and did not get through.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(
+            self,
+            Self::Refused
+                | Self::Prohibited
+                | Self::Unreachable
+                | Self::NoAnswer
+                | Self::DroppedHere
+        )
+    }
+}
+
+/// How far a TCP connection has come.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Not TCP.
+    None = 0,
+    /// SYN seen, nothing back.
+    SynSent = 1,
+    /// SYN-ACK seen, not acknowledged: it may not have reached the initiator.
+    SynAck = 2,
+    /// Handshake completed.
+    Established = 3,
+    /// Joined midway, one side heard.
+    Midway = 4,
+    /// Over: reset, or closed by both sides, or given up by the initiator.
+    Closed = 5,
+}
+
+/// The state word. Bits: 0-3 outcome, 4-7 phase, 8 and 9 FIN of initiator and responder, 10 and 11 heard
+/// from them, 12 initiator is side B, 13 joined midway, 16-19 SYNs (to 15), 20-21 verdict, 24-31
+/// matrix generation (low bits).
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct State(pub u32);
+
+const PHASE: u32 = 4;
+const FIN_INITIATOR: u32 = 1 << 8;
+const FIN_RESPONDER: u32 = 1 << 9;
+const HEARD_INITIATOR: u32 = 1 << 10;
+const HEARD_RESPONDER: u32 = 1 << 11;
+const INITIATOR_IS_B: u32 = 1 << 12;
+const MIDWAY: u32 = 1 << 13;
+const SYNS: u32 = 16;
+const VERDICT: u32 = 20;
+const GENERATION: u32 = 24;
+
+impl State {
+    /// The state of a flow before its first packet is applied.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(
+        verdict: Verdict,
+        initiator: Side,
+        joined_midway: bool,
+        generation: u32,
+    ) -> Self {
+        let mut bits = (verdict as u32) << VERDICT | generation << GENERATION;
+        if matches!(initiator, Side::B) {
+            bits |= INITIATOR_IS_B;
+        }
+        if joined_midway {
+            bits |= MIDWAY;
+        }
+        Self(bits)
+    }
+
+    /// Current outcome.
+    #[inline(always)]
+    #[must_use]
+    pub const fn outcome(self) -> Outcome {
+        Outcome::from_bits(self.0)
+    }
+
+    /// Current TCP phase.
+    #[inline(always)]
+    #[must_use]
+    pub const fn phase(self) -> Phase {
+        match (self.0 >> PHASE) & 0xf {
+            1 => Phase::SynSent,
+            2 => Phase::SynAck,
+            3 => Phase::Established,
+            4 => Phase::Midway,
+            5 => Phase::Closed,
+            _ => Phase::None,
+        }
+    }
+
+    /// The side that initiated.
+    #[inline(always)]
+    #[must_use]
+    pub const fn initiator(self) -> Side {
+        if self.0 & INITIATOR_IS_B == 0 {
+            Side::A
+        } else {
+            Side::B
+        }
+    }
+
+    /// Whether the conversation was open before the capture saw it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn joined_midway(self) -> bool {
+        self.0 & MIDWAY != 0
+    }
+
+    /// SYNs seen from the initiator, 15 meaning 15 or more.
+    #[inline(always)]
+    #[must_use]
+    pub const fn syns(self) -> u32 {
+        (self.0 >> SYNS) & 0xf
+    }
+
+    /// The cached verdict.
+    #[inline(always)]
+    #[must_use]
+    pub const fn verdict(self) -> Verdict {
+        match (self.0 >> VERDICT) & 3 {
+            1 => Verdict::Unexpected,
+            2 => Verdict::Expected,
+            _ => Verdict::Unscoped,
+        }
+    }
+
+    /// Whether the cached verdict was given by matrix `generation`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of_generation(self, generation: u32) -> bool {
+        self.0 >> GENERATION == generation & 0xff
+    }
+
+    /// The same state under another matrix.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rejudged(self, verdict: Verdict, generation: u32) -> Self {
+        Self(
+            (self.0 & !(3 << VERDICT | 0xff << GENERATION))
+                | (verdict as u32) << VERDICT
+                | generation << GENERATION,
+        )
+    }
+
+    #[inline(always)]
+    const fn with_outcome(self, outcome: Outcome) -> Self {
+        Self(self.0 & !0xf | outcome as u32)
+    }
+
+    #[inline(always)]
+    const fn with_phase(self, phase: Phase) -> Self {
+        Self(self.0 & !(0xf << PHASE) | (phase as u32) << PHASE)
+    }
+
+    #[inline(always)]
+    const fn answered(self) -> Self {
+        if self.outcome().is_answer() {
+            self
+        } else {
+            self.with_outcome(Outcome::Answered)
+        }
+    }
+
+    #[inline(always)]
+    const fn closed(self) -> Self {
+        let state = self.with_phase(Phase::Closed);
+        if self.outcome().is_answer() {
+            state.with_outcome(Outcome::ClosedAfterAnswer)
+        } else {
+            state
+        }
+    }
+
+    /// Whether `packet` opens a new conversation on the 5-tuple of one that is over: a SYN after a close
+    /// or a refusal. The old record ends and a new flow begins.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_restarted_by(self, packet: &Packet) -> bool {
+        packet.protocol == protocol::TCP
+            && packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+            && matches!(self.phase(), Phase::Closed)
+    }
+
+    /// The state after `packet`, sent by `sender`.
+    #[inline(always)]
+    #[must_use]
+    pub fn after(self, packet: &Packet, sender: Side) -> Self {
+        let from_initiator = sender == self.initiator();
+        let heard = Self(
+            self.0
+                | if from_initiator {
+                    HEARD_INITIATOR
+                } else {
+                    HEARD_RESPONDER
+                },
+        );
+        if packet.protocol == protocol::TCP {
+            // A later fragment carries no flags, so it can't move a connection.
+            if packet.tcp_flags == 0 {
+                return heard;
+            }
+            return heard.after_tcp(packet.tcp_flags, from_initiator);
+        }
+        if !from_initiator {
+            return heard.answered();
+        }
+        let owed = match packet.protocol {
+            protocol::ICMP | protocol::ICMPV6 => {
+                protocol::is_echo(packet.protocol, packet.icmp_type)
+            }
+            other => other != protocol::VRRP,
+        };
+        if heard.outcome() as u8 == Outcome::Pending as u8
+            && (!owed || packet.destination.is_group())
+        {
+            return heard.with_outcome(Outcome::OneWay);
+        }
+        heard
+    }
+
+    #[inline(always)]
+    fn after_tcp(self, flags: u8, from_initiator: bool) -> Self {
+        let phase = self.phase();
+        if flags & tcp::RST != 0 {
+            return match (phase, from_initiator) {
+                (Phase::SynSent | Phase::SynAck, false) => self
+                    .with_phase(Phase::Closed)
+                    .with_outcome(Outcome::Refused),
+                // The SYN-ACK reached an initiator that no longer wanted it (the loser of a happy-eyeballs
+                // race, RFC 8305): the way works in both directions.
+                (Phase::SynAck, true) => self.answered().closed(),
+                (
+                    Phase::None
+                    | Phase::SynSent
+                    | Phase::Established
+                    | Phase::Midway
+                    | Phase::Closed,
+                    _,
+                ) => self.closed(),
+            };
+        }
+        match flags & (tcp::SYN | tcp::ACK) {
+            tcp::SYN if from_initiator => {
+                let counted = if self.syns() < 15 {
+                    Self(self.0 + (1 << SYNS))
+                } else {
+                    self
+                };
+                match phase {
+                    Phase::None => counted.with_phase(Phase::SynSent),
+                    Phase::SynSent
+                    | Phase::SynAck
+                    | Phase::Established
+                    | Phase::Midway
+                    | Phase::Closed => counted,
+                }
+            }
+            both if both == tcp::SYN | tcp::ACK && !from_initiator => match phase {
+                Phase::None | Phase::SynSent => self.with_phase(Phase::SynAck),
+                Phase::SynAck | Phase::Established | Phase::Midway | Phase::Closed => self,
+            },
+            tcp::ACK => {
+                let moved = match (phase, from_initiator) {
+                    (Phase::SynAck, _) | (Phase::SynSent, true) => {
+                        self.with_phase(Phase::Established).answered()
+                    }
+                    (Phase::None | Phase::Midway, _) => {
+                        let both = HEARD_INITIATOR | HEARD_RESPONDER;
+                        if self.0 & both == both {
+                            self.with_phase(Phase::Established).answered()
+                        } else {
+                            self.with_phase(Phase::Midway)
+                        }
+                    }
+                    (Phase::SynSent, false) | (Phase::Established | Phase::Closed, _) => self,
+                };
+                if flags & tcp::FIN == 0 {
+                    return moved;
+                }
+                let finished = Self(
+                    moved.0
+                        | if from_initiator {
+                            FIN_INITIATOR
+                        } else {
+                            FIN_RESPONDER
+                        },
+                );
+                let both = FIN_INITIATOR | FIN_RESPONDER;
+                if finished.0 & both == both {
+                    finished.closed()
+                } else {
+                    finished
+                }
+            }
+            _ => self,
+        }
+    }
+
+    /// The state after an ICMP error about a packet that `sender` had sent, or the same state: an error
+    /// about an answer, or after an answer, is no failure of the flow.
+    #[inline(always)]
+    #[must_use]
+    pub fn after_icmp_error(self, error: &Packet, sender: Side) -> Self {
+        let Some(outcome) = icmp_error_outcome(error) else {
+            return self;
+        };
+        self.failed(outcome, sender)
+    }
+
+    /// The state after a packet that `sender` sent failed with `outcome` before any answer.
+    #[inline(always)]
+    #[must_use]
+    pub fn failed(self, outcome: Outcome, sender: Side) -> Self {
+        let open = matches!(
+            self.outcome(),
+            Outcome::Pending | Outcome::NoAnswer | Outcome::OneWay
+        );
+        if open && sender == self.initiator() && !self.joined_midway() {
+            self.with_outcome(outcome)
+        } else {
+            self
+        }
+    }
+
+    /// The state after nothing came for so long, see [`Times`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn after_silence(self, protocol: u8, times: &Times, answer_owed: bool) -> Self {
+        if self.outcome() as u8 != Outcome::Pending as u8 || times.since_first < DECIDE_AFTER {
+            return self;
+        }
+        match protocol {
+            protocol::TCP => match self.phase() {
+                // A lone SYN that its sender never repeats proves nothing: it was given up.
+                Phase::SynSent if self.syns() < 2 => self,
+                Phase::SynSent | Phase::SynAck => self.with_outcome(Outcome::NoAnswer),
+                Phase::None | Phase::Established | Phase::Midway | Phase::Closed => self,
+            },
+            protocol::ICMP | protocol::ICMPV6 => self.with_outcome(Outcome::NoAnswer),
+            _ if answer_owed => self.with_outcome(Outcome::NoAnswer),
+            _ => self.with_outcome(Outcome::OneWay),
+        }
+    }
+
+    /// Whether the record may go: nothing that is still to come would be taken for a new flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_expired(self, protocol: u8, times: &Times) -> bool {
+        times.since_last >= self.idle_limit(protocol)
+    }
+
+    /// Nanoseconds of silence after which the record goes.
+    #[inline(always)]
+    const fn idle_limit(self, protocol: u8) -> u64 {
+        const SECOND: u64 = 1_000_000_000;
+        match protocol {
+            protocol::TCP => match self.phase() {
+                Phase::Closed => 5 * SECOND,
+                // Linux repeats a SYN after 1, 2, 4, 8, 16 and 32 s (tcp_syn_retries), so the longest gap
+                // is 64 s; a lone SYN not repeated within 30 s will not be.
+                Phase::SynSent | Phase::SynAck if self.syns() > 1 => 70 * SECOND,
+                Phase::SynSent | Phase::SynAck => 30 * SECOND,
+                Phase::None | Phase::Midway => 60 * SECOND,
+                // Idle pooled connections live for hours; RFC 5382 asks for 2 h 4 min at the least.
+                Phase::Established => 24 * 3600 * SECOND,
+            },
+            protocol::ICMP | protocol::ICMPV6 => 30 * SECOND,
+            // RFC 4787, REQ-5: two minutes at the least.
+            _ => 120 * SECOND,
+        }
+    }
+
+    /// The outcome to count when the state went from `before` to `self`, if the change decided one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn decided_since(self, before: Self) -> Option<Outcome> {
+        let was = before.outcome();
+        let is = self.outcome();
+        if is as u8 == was as u8 {
+            return None;
+        }
+        match is {
+            Outcome::Pending => None,
+            Outcome::ClosedAfterAnswer if was.is_answer() => None,
+            Outcome::ClosedAfterAnswer => Some(Outcome::Answered),
+            Outcome::Answered
+            | Outcome::Refused
+            | Outcome::Prohibited
+            | Outcome::Unreachable
+            | Outcome::NoAnswer
+            | Outcome::DroppedHere
+            | Outcome::OneWay => Some(is),
+        }
+    }
+}
+
+/// How long a flow has been silent, nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Since its first packet.
+    pub since_first: u64,
+    /// Since its last packet in either direction.
+    pub since_last: u64,
+}
+
+/// Silence after the first packet, in nanoseconds, that decides a flow whose answer is owed: late enough
+/// for the SYN retransmissions after 1 s and 3 s (RFC 6298), early enough to say so within 4 s.
+pub const DECIDE_AFTER: u64 = 3_500_000_000;
+
+/// What an ICMP error says of the packet that it quotes; nothing if it does not say that the packet was
+/// stopped for good (fragmentation needed, packet too big: path MTU discovery, RFC 1191 and RFC 8201).
+///
+/// Codes: RFC 792, RFC 1812 (section 5.2.7.1) and RFC 4443 (section 3.1).
+#[inline(always)]
+#[must_use]
+pub const fn icmp_error_outcome(error: &Packet) -> Option<Outcome> {
+    match (error.protocol, error.icmp_type, error.icmp_code) {
+        (protocol::ICMP, 3, 3) | (protocol::ICMPV6, 1, 4) => Some(Outcome::Refused),
+        (protocol::ICMP, 3, 9 | 10 | 13) | (protocol::ICMPV6, 1, 1 | 5 | 6) => {
+            Some(Outcome::Prohibited)
+        }
+        (protocol::ICMP, 3, 4) | (protocol::ICMPV6, 2, _) => None,
+        (protocol::ICMP, 3 | 11 | 12, _) | (protocol::ICMPV6, 1 | 3 | 4, _) => {
+            Some(Outcome::Unreachable)
+        }
+        _ => None,
+    }
+}
