@@ -1,3 +1,4 @@
 //! flowproof proves from live traffic that a deployment follows its connectivity matrix.
 
+pub mod capture;
 pub mod matrix;

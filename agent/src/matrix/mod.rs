@@ -1,10 +1,13 @@
 //! The connectivity matrix: what a vendor's "firewall requirements" table says, as valid types.
 //!
-//! `model`, `id`, `service` and `binding` hold the types; they know nothing of files. Nothing here knows of packets,
+//! `model`, `id`, `service` and `binding` hold the types; they know nothing of files. `compiled` is the matrix as
+//! look-up tables, `installed` gives its rule sets their counter slots. Nothing here knows of packets,
 //! clocks or the network.
 
 pub mod binding;
+pub mod compiled;
 pub mod id;
+pub mod installed;
 pub mod model;
 pub mod service;
 
