@@ -1,0 +1,111 @@
+//! The text of a file, and places in it. Nodes keep only byte offsets; lines and columns are worked out for the few
+//! places that are reported.
+
+/// A stretch of a source text in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    /// Where it begins.
+    pub offset: u32,
+    /// How long it is; 0 where a place is meant.
+    pub length: u32,
+}
+
+/// A file's name and text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    name: String,
+    text: String,
+    /// Offset of the first byte of each line.
+    lines: Vec<u32>,
+}
+
+impl Source {
+    /// Takes a text. A byte order mark at its start is dropped. The text should have no more than
+    /// [`super::MAX_FILE_BYTES`] bytes: offsets beyond `u32` saturate.
+    #[must_use]
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        if text.starts_with('\u{feff}') {
+            text.drain(..'\u{feff}'.len_utf8());
+        }
+        let lines = std::iter::once(0)
+            .chain(
+                text.bytes()
+                    .enumerate()
+                    .filter(|(_, byte)| *byte == b'\n')
+                    .map(|(offset, _)| saturate(offset + 1)),
+            )
+            .collect();
+        Self {
+            name: name.into(),
+            text,
+            lines,
+        }
+    }
+
+    /// The name that messages use: the path as the user gave it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The whole text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Line and column (in characters) of a byte offset, both from 1.
+    #[must_use]
+    pub fn position(&self, offset: u32) -> (u32, u32) {
+        let line = self.lines.partition_point(|start| *start <= offset).max(1);
+        let start = self.lines[line - 1] as usize;
+        let column = self
+            .text
+            .get(start..offset as usize)
+            .map_or(0, |before| before.chars().count());
+        (saturate(line), saturate(column + 1))
+    }
+
+    /// The text of a line (from 1) without its end, and the byte offset at which it starts.
+    #[must_use]
+    pub fn line(&self, line: u32) -> Option<(&str, u32)> {
+        let index = (line as usize).checked_sub(1)?;
+        let start = *self.lines.get(index)?;
+        let end = self
+            .lines
+            .get(index + 1)
+            .map_or(self.text.len(), |next| *next as usize);
+        let text = self.text.get(start as usize..end)?;
+        Some((text.trim_end_matches(['\n', '\r']), start))
+    }
+}
+
+fn saturate(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_characters() {
+        let source = Source::new("a", "\u{feff}ab\r\nüx: y\n\nlast");
+        let check = |needle: &str, expect| {
+            let offset = saturate(source.text().find(needle).unwrap());
+            assert_eq!(source.position(offset), expect, "{needle}");
+        };
+        check("ab", (1, 1));
+        check("b", (1, 2));
+        check("x", (2, 2));
+        check("y", (2, 5));
+        check("last", (4, 1));
+        assert_eq!(source.position(u32::MAX).0, 4);
+        assert_eq!(source.line(2), Some(("üx: y", 4)));
+        assert_eq!(source.line(3), Some(("", 11)));
+        assert_eq!(source.line(0), None);
+        assert_eq!(source.line(5), None);
+        assert_eq!(Source::new("a", "").position(0), (1, 1));
+    }
+}
