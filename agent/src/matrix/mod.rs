@@ -1,14 +1,16 @@
 //! The connectivity matrix: what a vendor's "firewall requirements" table says, as valid types.
 //!
-//! `model`, `id`, `service` and `binding` hold the types; they know nothing of files. `compiled` is the matrix as
-//! look-up tables, `installed` gives its rule sets their counter slots. Nothing here knows of packets,
-//! clocks or the network.
+//! `model`, `id`, `service` and `binding` hold the types; they know nothing of files. `read` makes them from YAML, `check`
+//! finds what a valid system still leaves open. `compiled` is the matrix as look-up tables, `installed` gives its rule
+//! sets their counter slots. Nothing here knows of packets, clocks or the network.
 
 pub mod binding;
+mod check;
 pub mod compiled;
 pub mod id;
 pub mod installed;
 pub mod model;
+mod read;
 pub mod service;
 
 pub use binding::{Binding, BindingError, NamePattern};
@@ -17,4 +19,6 @@ pub use model::{
     BuiltInRole, Direction, Document, Matrix, Necessity, Provenance, Requirement, RequirementIndex,
     Role, RoleIndex, RoleRef, ServiceIndex, ServiceKey, System, SystemIndex,
 };
+pub use read::MatrixReading;
+pub(crate) use read::bindings;
 pub use service::{Protocol, Service, ServiceError};
