@@ -1,4 +1,7 @@
 //! flowproof proves from live traffic that a deployment follows its connectivity matrix.
 
 pub mod capture;
+pub mod finding;
 pub mod matrix;
+pub mod site;
+pub mod yaml;
