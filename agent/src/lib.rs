@@ -1,6 +1,7 @@
 //! flowproof proves from live traffic that a deployment follows its connectivity matrix.
 
 pub mod capture;
+pub mod cli;
 pub mod finding;
 pub mod matrix;
 pub mod site;

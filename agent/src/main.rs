@@ -1,3 +1,10 @@
 //! Arguments, exit codes and signals: nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use flowproof::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

@@ -11,6 +11,7 @@ pub mod id;
 pub mod installed;
 pub mod model;
 mod read;
+pub mod schema;
 pub mod service;
 
 pub use binding::{Binding, BindingError, NamePattern};

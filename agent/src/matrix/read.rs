@@ -197,8 +197,8 @@ impl<'report> SystemReader<'report> {
                 spans.push(row.span);
             }
         }
-        if rows.is_empty()
-            && let Some(node) = fields.get("requirements")
+        if let Some(node) = fields.get("requirements")
+            && node.value == Value::Sequence(Vec::new())
         {
             self.reporter.warning(
                 "no-requirements",
@@ -450,6 +450,7 @@ impl<'report> SystemReader<'report> {
                 span.offset,
             )
         });
+        let reach = |service: Service| service.last().unwrap_or(u16::MAX);
         let mut furthest: Option<Service> = None;
         for (service, span) in spans {
             match furthest {
@@ -466,7 +467,7 @@ impl<'report> SystemReader<'report> {
                 Some(_) | None => {}
             }
             let further = furthest.is_none_or(|before| {
-                before.protocol() != service.protocol() || before.last() <= service.last()
+                before.protocol() != service.protocol() || reach(before) <= reach(service)
             });
             if further {
                 furthest = Some(service);
@@ -589,3 +590,6 @@ pub(crate) fn bindings(
     }
     list
 }
+
+#[cfg(test)]
+mod tests;

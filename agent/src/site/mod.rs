@@ -4,7 +4,7 @@
 
 mod model;
 mod read;
+pub mod schema;
 
 pub use model::{RoleBinding, Site};
-pub(crate) use read::SITE;
 pub use read::SiteReading;

@@ -11,7 +11,7 @@ use crate::matrix::{
 };
 use crate::yaml::{self, Fields, Keys, LoadError, Node, Reporter, Source, Span, Value};
 
-pub(crate) const SITE: Keys = Keys::new(&["site", "systems"], &["roles", "observe"]);
+pub(super) const SITE: Keys = Keys::new(&["site", "systems"], &["roles", "observe"]);
 
 /// Known ids that a message lists at most.
 const LISTED: usize = 20;
@@ -92,6 +92,15 @@ impl SiteReader<'_> {
         let name = fields.string("site", self.reporter);
         let listed = fields.list("systems", self.reporter);
         let systems = self.systems(listed);
+        if let Some(node) = fields.get("systems")
+            && node.value == Value::Sequence(Vec::new())
+        {
+            self.reporter.warning(
+                "no-systems",
+                node.span,
+                "no system is deployed: every flow is unscoped",
+            );
+        }
         let mut roles = Vec::new();
         if let Some(node) = fields.get("roles") {
             self.roles(node, listed, &systems, &mut roles);
@@ -180,6 +189,8 @@ impl SiteReader<'_> {
             );
             return;
         };
+        // A mistyped system is one error, not a warning for each of its roles as well.
+        let systems_are_sure = !self.reporter.has_errors();
         let mut first: HashMap<&str, Span> = HashMap::with_capacity(entries.len());
         for (key, value) in entries {
             let Some(text) = yaml::text(key, "role", self.reporter) else {
@@ -203,14 +214,16 @@ impl SiteReader<'_> {
                 continue;
             };
             if !systems.iter().any(|(deployed, _)| *deployed == system) {
-                let id = &self.reading.matrix.system(system).id;
-                self.reporter.warning(
-                    "system-not-deployed",
-                    key.span,
-                    format!(
-                        "`{text}` has no effect: add `{id}` to `systems`, or remove the binding"
-                    ),
-                );
+                if systems_are_sure {
+                    let id = &self.reading.matrix.system(system).id;
+                    self.reporter.warning(
+                        "system-not-deployed",
+                        key.span,
+                        format!(
+                            "`{text}` has no effect: add `{id}` to `systems`, or remove the binding"
+                        ),
+                    );
+                }
                 continue;
             }
             for (binding, span) in &found {
@@ -394,3 +407,6 @@ fn listed(known: &[&str]) -> String {
     };
     format!("known are {}{more}", shown.join(", "))
 }
+
+#[cfg(test)]
+mod tests;

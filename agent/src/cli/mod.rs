@@ -1,0 +1,138 @@
+//! The command line: one file a verb. Nothing below this module prints.
+//!
+//! Exit codes are the same for every verb: 0 fine, 1 the traffic or the matrix falls short, 2 usage or environment
+//! error. clap ends with 2 on its own for usage errors.
+#![expect(
+    clippy::print_stderr,
+    reason = "errors of the environment go to standard error, and only from here"
+)]
+
+mod check;
+mod schema;
+mod snippet;
+
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::yaml::LoadError;
+
+/// Proves from live traffic that a deployment follows its connectivity matrix.
+#[derive(Debug, Parser)]
+#[command(name = "flowproof", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Check matrix files and a site file, and show what they say
+    Check(check::Arguments),
+    /// Print the JSON Schema of a kind of file
+    Schema(schema::Arguments),
+}
+
+/// How a verb prints its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    /// For programs: a stable contract
+    Json,
+}
+
+/// How a verb ended that could do its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing is wrong.
+    Fine,
+    /// The traffic or the matrix falls short.
+    FallsShort,
+}
+
+/// Why a verb could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The result could not be written.
+    #[error("cannot write the result")]
+    Output(#[source] io::Error),
+}
+
+impl Cli {
+    /// Does what the command line says, prints why if it can't be done, and gives the exit code.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let result = match self.verb {
+            Verb::Check(arguments) => check::run(&arguments),
+            Verb::Schema(arguments) => schema::run(&arguments),
+        };
+        match result {
+            Ok(Outcome::Fine) => ExitCode::SUCCESS,
+            Ok(Outcome::FallsShort) => ExitCode::from(1),
+            Err(error) => {
+                eprintln!("flowproof: {}", chain(&error));
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Writes to standard output. A reader that went away (`| head`) is no error.
+fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+    written(&mut BufWriter::new(io::stdout().lock()), write)
+}
+
+/// Writes to standard error, as [`print`] does to standard output.
+fn print_error(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+    written(&mut BufWriter::new(io::stderr().lock()), write)
+}
+
+fn written(
+    into: &mut dyn Write,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
+    match write(into).and_then(|()| into.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Output(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_error() {
+        let mut sink = io::sink();
+        let gone = |_: &mut dyn Write| Err(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(written(&mut sink, gone).is_ok());
+        let full = |_: &mut dyn Write| Err(io::Error::from(io::ErrorKind::StorageFull));
+        assert!(matches!(written(&mut sink, full), Err(Error::Output(_))));
+    }
+}
