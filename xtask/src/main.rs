@@ -1,2 +1,105 @@
-//! xtask
-fn main() {}
+//! The project's own commands, so that a fresh machine needs nothing but `cargo`: `cargo xtask run`, `test`, `ebpf`,
+//! `deny`. They are Rust instead of shell scripts because they run where the daemon is built anyway, and are checked
+//! by the same compiler and lints.
+//!
+//! # For those who write tests
+//!
+//! `cargo xtask test` gives every test binary three environment variables:
+//!
+//! - `FLOWPROOF_BIN`: the daemon's binary of this build.
+//! - `FLOWPROOF_SKIP_LOG`: a file for skips. libtest knows no skip at run time, so a test that can't do its work here
+//!   calls `flowproof_tests::skip::skip("name", "reason")` and returns at once. That appends `name<TAB>reason` to the
+//!   file; the closing line then counts the test as skipped and not as passed, and the reason is printed. A crate that
+//!   can't depend on `flowproof-tests` appends the same line itself, with one `write` on a file opened for appending.
+//! - `FLOWPROOF_BPF_OBJECT`, if the caller has set it: the kernel object to test instead of the committed one.
+//!
+//! `#[ignore = "reason"]` counts as skipped too, with its reason. Only the tests of the `flowproof-tests` package are
+//! run as root (directly, or by sudo); a test that needs root lives there, and skips where it has none.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "these commands talk to the developer at a terminal"
+)]
+
+mod apt;
+mod deny;
+mod ebpf;
+mod run;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  run [-- ARGS...]   build, then watch this machine's traffic: `flowproof run ARGS...`
+  test               install what the tests need, run every check and every test, say what was skipped
+  ebpf               build the kernel object and put it into agent-ebpf/object
+  ebpf --check       rebuild it below the target folder; fail if the committed one was built from other sources
+                     (both: --toolchain nightly|debian instead of the automatic choice)
+  deny               check the dependencies' licences, and with cargo-deny also advisories and sources
+";
+
+/// What was asked for on the command line.
+enum Command {
+    Run(Vec<String>),
+    Test,
+    Ebpf(ebpf::Options),
+    Deny,
+    Help,
+}
+
+impl Command {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let Some(verb) = arguments.next() else {
+            bail!("a command is missing\n\n{USAGE}");
+        };
+        let mut rest: Vec<String> = arguments.collect();
+        let command = match verb.as_str() {
+            "run" => {
+                // Both `cargo xtask run -- --site x` and `cargo xtask run --site x` mean the same.
+                if rest.first().is_some_and(|first| first == "--") {
+                    rest.remove(0);
+                }
+                return Ok(Self::Run(rest));
+            }
+            "ebpf" => return Ok(Self::Ebpf(ebpf::Options::parse(&rest)?)),
+            "test" => Self::Test,
+            "deny" => Self::Deny,
+            "help" | "--help" | "-h" => Self::Help,
+            other => bail!("no such command: {other}\n\n{USAGE}"),
+        };
+        match rest.first() {
+            Some(surplus) => bail!("`{verb}` takes no argument, but got: {surplus}\n\n{USAGE}"),
+            None => Ok(command),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    // Cargo calls this same program in rustc's place while the kernel object is built.
+    if let Some(code) = ebpf::shim::run_if_asked() {
+        return code;
+    }
+    let done = Command::parse(std::env::args().skip(1)).and_then(|command| match command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Test => test::test(),
+        Command::Ebpf(options) => ebpf::ebpf(options),
+        Command::Deny => deny::deny(),
+        Command::Help => {
+            println!("{USAGE}");
+            Ok(())
+        }
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
