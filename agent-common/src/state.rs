@@ -461,18 +461,12 @@ impl State {
         }
     }
 
-    /// The outcome to count when the state went from `before` to `self`, if the change decided one.
+    /// The outcome that the flow has been counted under, if it has been decided.
     #[inline(always)]
     #[must_use]
-    pub const fn decided_since(self, before: Self) -> Option<Outcome> {
-        let was = before.outcome();
-        let is = self.outcome();
-        if is as u8 == was as u8 {
-            return None;
-        }
-        match is {
+    pub const fn decided(self) -> Option<Outcome> {
+        match self.outcome() {
             Outcome::Pending => None,
-            Outcome::ClosedAfterAnswer if was.is_answer() => None,
             Outcome::ClosedAfterAnswer => Some(Outcome::Answered),
             Outcome::Answered
             | Outcome::Refused
@@ -480,7 +474,18 @@ impl State {
             | Outcome::Unreachable
             | Outcome::NoAnswer
             | Outcome::DroppedHere
-            | Outcome::OneWay => Some(is),
+            | Outcome::OneWay => Some(self.outcome()),
+        }
+    }
+
+    /// The outcome to count when the state went from `before` to `self`, if the change decided one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn decided_since(self, before: Self) -> Option<Outcome> {
+        let is = self.decided();
+        match (before.decided(), is) {
+            (Some(was), Some(now)) if was as u8 == now as u8 => None,
+            _ => is,
         }
     }
 }

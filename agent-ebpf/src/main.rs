@@ -1,37 +1,40 @@
-//! The kernel programs. They observe and count; they never drop, delay or change a packet.
+//! The kernel side of flowproof: parses, looks up, judges and counts every packet where it passes, so that
+//! verdicts and counters are exact while the daemon is stopped, slow or restarting.
+//!
+//! It observes only: every path of every program ends in [`PASS`]. It holds no policy text and no
+//! addresses; all it knows of the matrix is numbers in maps. What it does with a packet is the code of
+//! `flowproof-common`; here are only the maps, the access to the packet and the atomic operations.
+//!
+//! Minimum kernel: 5.12 (atomic compare-and-swap and `bpf_ktime_get_coarse_ns`); TCX links need 6.6.
+
 #![no_std]
 #![no_main]
+#![expect(
+    unstable_features,
+    reason = "the atomic operations of the BPF target are only reachable through intrinsics"
+)]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "as above")]
 
-use aya_ebpf::{
-    macros::{classifier, map},
-    maps::PerCpuArray,
-    programs::TcContext,
-};
+mod atomic;
+mod decide;
+mod event;
+mod flow;
+mod maps;
+mod skb;
+mod tables;
+mod traffic;
 
-/// Hand the packet to the next program (`TCX_NEXT`, and `TC_ACT_UNSPEC` for clsact: `include/uapi/linux/bpf.h`).
-const NEXT: i32 = -1;
+/// `TCX_NEXT` and `TC_ACT_UNSPEC` (`linux/bpf.h`, `linux/pkt_cls.h`): go on as if we were not here.
+pub(crate) const PASS: i32 = -1;
 
-/// Packets seen on each CPU.
-#[map]
-static PACKETS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-
-/// Counts the packet and hands it on.
-#[classifier]
-pub fn flowproof_ingress(_ctx: TcContext) -> i32 {
-    if let Some(count) = PACKETS.get_ptr_mut(0) {
-        // SAFETY: the pointer is to this CPU's own slot, and a classifier is not re-entered on its CPU.
-        unsafe { *count += 1 };
-    }
-    NEXT
-}
-
-/// Never reached: a panic would not pass the verifier.
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-/// The licence that the kernel checks before it grants its GPL-only helpers.
+/// The kernel's GPL-only helpers are given to this licence (`linux/license.h`).
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses a program in which this can be reached.
+    loop {}
+}

@@ -1,0 +1,49 @@
+//! Sends state changes to the daemon. A full buffer is counted, never waited for.
+
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use flowproof_common::address::Address;
+use flowproof_common::key::FlowKey;
+use flowproof_common::record::{Counter, Event, EventKind, FlowRecord};
+
+use crate::maps::{EVENTS, count};
+
+/// The ICMP error behind a state change.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Cause {
+    /// Who sent it.
+    pub(crate) hop: Address,
+    /// Its type.
+    pub(crate) icmp_type: u8,
+    /// Its code.
+    pub(crate) icmp_code: u8,
+    /// 1 if there was one.
+    pub(crate) has_icmp: u8,
+    /// Why the kernel dropped the packet, or 0.
+    pub(crate) drop_reason: u32,
+}
+
+/// Sends one event. The daemon reads on a timer, so no wake-up is paid for in the packet path.
+#[inline(never)]
+pub(crate) fn send(kind: EventKind, key: &FlowKey, record: &FlowRecord, cause: &Cause) {
+    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+        count(Counter::RingLost);
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    // SAFETY: the entry has the size of an event, and every one of its bytes is written here. Field by
+    // field, because a whole event would take a quarter of the stack.
+    unsafe {
+        (*event).key = *key;
+        (*event).record = *record;
+        (*event).time = bpf_ktime_get_ns();
+        (*event).hop = cause.hop;
+        (*event).kind = kind as u8;
+        (*event).icmp_type = cause.icmp_type;
+        (*event).icmp_code = cause.icmp_code;
+        (*event).has_icmp = cause.has_icmp;
+        (*event).drop_reason = cause.drop_reason;
+    }
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}

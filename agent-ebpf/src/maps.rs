@@ -1,0 +1,103 @@
+//! Every map in one place. The loader pins all but the scratch room by name below the daemon's directory
+//! on bpffs, which carries the layout version: a daemon only ever adopts maps of its own layout. Sizes
+//! given here are defaults; the loader sets them from the configuration and the matrix.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::LpmTrie;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use flowproof_common::classify::{PrefixKey, RuleKey};
+use flowproof_common::key::{FlowKey, FragmentKey, FragmentPorts};
+use flowproof_common::packet::Packet;
+use flowproof_common::record::{
+    Counter, FlowRecord, INTERFACE_COUNTERS, InterfaceCounters, Settings, SlotFlows, SlotTraffic,
+};
+
+use crate::event::Cause;
+use crate::traffic::Sight;
+
+/// Flows that were answered and are expected. Never evicts: a full table is counted, and the flow stays
+/// with the unverified.
+#[map]
+pub(crate) static VERIFIED: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(65_536, 0);
+
+/// All other flows. Evicts the least recently used, so that a flood costs only others of its kind.
+#[map]
+pub(crate) static UNVERIFIED: LruHashMap<FlowKey, FlowRecord> = LruHashMap::with_max_entries(65_536, 0);
+
+/// Ports of first fragments.
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::with_max_entries(4096, 0);
+
+/// Address classes by longest prefix, for the generations in [`PrefixKey`].
+#[map]
+pub(crate) static PREFIXES: LpmTrie<PrefixKey, u32> = LpmTrie::with_max_entries(65_536, 0);
+
+/// Class of each port: 65,536 for even and 65,536 for odd generations.
+#[map]
+pub(crate) static PORT_CLASSES: Array<u32> = Array::with_max_entries(131_072, 0);
+
+/// Counter slot of each rule.
+#[map]
+pub(crate) static RULES: HashMap<RuleKey, u32> = HashMap::with_max_entries(65_536, 1);
+
+/// What the daemon tells the programs.
+#[map]
+pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+
+/// Packets and bytes of each counter slot.
+#[map]
+pub(crate) static SLOT_TRAFFIC: PerCpuArray<SlotTraffic> = PerCpuArray::with_max_entries(4096, 0);
+
+/// Flows of each counter slot.
+#[map]
+pub(crate) static SLOT_FLOWS: Array<SlotFlows> = Array::with_max_entries(4096, 0);
+
+/// What each slot counts for: (slot << 32 | ordinal) to a member's hash. Only the daemon uses it; it is
+/// here because it has to outlive the daemon with the counters.
+#[map]
+pub(crate) static SLOT_MEMBERS: HashMap<u64, u64> = HashMap::with_max_entries(65_536, 1);
+
+/// Frames by interface.
+#[map]
+pub(crate) static INTERFACES: PerCpuArray<InterfaceCounters> =
+    PerCpuArray::with_max_entries(INTERFACE_COUNTERS, 0);
+
+/// The probe's own counters, see [`Counter`].
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+/// State changes on their way to the daemon.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
+
+/// Room for what would not fit onto the 512 bytes of stack that a program has.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Scratch {
+    /// The packet at hand.
+    pub(crate) packet: Packet,
+    /// The packet that an ICMP error quotes.
+    pub(crate) quoted: Packet,
+    /// Key of the flow at hand.
+    pub(crate) key: FlowKey,
+    /// A record on its way into or out of a table.
+    pub(crate) record: FlowRecord,
+    /// Why a state changed.
+    pub(crate) cause: Cause,
+    /// The frame at hand.
+    pub(crate) sight: Sight,
+}
+
+/// One element for the programs in the traffic path, which run with softirqs off, and one for `decide`,
+/// which older kernels may interrupt by one of the former.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
+
+/// Adds one to a counter of this CPU.
+#[inline(always)]
+pub(crate) fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: the pointer is to this CPU's own element and the program can't be interrupted by itself.
+        unsafe { *value += 1 };
+    }
+}

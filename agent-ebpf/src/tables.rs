@@ -1,0 +1,45 @@
+//! The classifier's tables as maps. A generation number in the keys makes a reload atomic: the daemon
+//! fills the next generation beside the one in force and then flips the number in the settings.
+
+use aya_ebpf::maps::lpm_trie::Key;
+use flowproof_common::address::Address;
+use flowproof_common::classify::{
+    PREFIX_GENERATION_BITS, PrefixKey, RuleKey, Tables, UNBOUND_CLASS,
+};
+
+use crate::maps::{PORT_CLASSES, PREFIXES, RULES};
+
+/// The tables of one matrix generation.
+pub(crate) struct Generation(pub(crate) u32);
+
+impl Tables for Generation {
+    #[inline(always)]
+    fn address_class(&self, address: &Address) -> u32 {
+        let key = Key::new(
+            PREFIX_GENERATION_BITS + 128,
+            PrefixKey::new(self.0, address),
+        );
+        PREFIXES.get(&key).copied().unwrap_or(UNBOUND_CLASS)
+    }
+
+    #[inline(always)]
+    fn port_class(&self, port: u16) -> u16 {
+        let index = (self.0 & 1) << 16 | u32::from(port);
+        PORT_CLASSES.get(index).map_or(0, |class| *class as u16)
+    }
+
+    #[inline(always)]
+    fn rule(&self, from: u32, to: u32, protocol: u8, port_class: u16) -> Option<u32> {
+        let key = RuleKey {
+            generation: self.0,
+            from,
+            to,
+            port_class,
+            protocol,
+            zero: 0,
+        };
+        // SAFETY: the value is one aligned word, which is read at once; the daemon never reuses an element
+        // of a generation in force.
+        unsafe { RULES.get(&key) }.copied()
+    }
+}

@@ -1,0 +1,344 @@
+//! The programs in the traffic path: one pair for devices with an Ethernet header, one for devices without
+//! (tun, WireGuard, IP tunnels), since the packet does not tell which it is.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use flowproof_common::classify::{Verdict, judge, slot_of};
+use flowproof_common::key::{FlowKey, FragmentKey, FragmentPorts, Side};
+use flowproof_common::packet::{Fragment, Packet};
+use flowproof_common::parse::{self, Outcome};
+use flowproof_common::protocol::is_link_upkeep;
+use flowproof_common::record::{
+    ATTACH_GRACE, Counter, EventKind, FlowRecord, INTERFACE_COUNTERS, Settings, point,
+};
+use flowproof_common::state::State;
+use flowproof_common::ticks::Ticks;
+
+use crate::event::{self, Cause};
+use crate::flow::{self, Found};
+use crate::maps::{
+    FRAGMENTS, INTERFACES, SCRATCH, SETTINGS, SLOT_TRAFFIC, Scratch, UNVERIFIED, count,
+};
+use crate::skb::Frame;
+use crate::tables::Generation;
+use crate::{PASS, atomic};
+
+/// Ingress of a device with Ethernet headers.
+#[classifier]
+pub(crate) fn fp_ingress(ctx: TcContext) -> i32 {
+    watch::<true>(&ctx, false)
+}
+
+/// Egress of a device with Ethernet headers.
+#[classifier]
+pub(crate) fn fp_egress(ctx: TcContext) -> i32 {
+    watch::<true>(&ctx, true)
+}
+
+/// Ingress of a device without link headers.
+#[classifier]
+pub(crate) fn fp_ingress_l3(ctx: TcContext) -> i32 {
+    watch::<false>(&ctx, false)
+}
+
+/// Egress of a device without link headers.
+#[classifier]
+pub(crate) fn fp_egress_l3(ctx: TcContext) -> i32 {
+    watch::<false>(&ctx, true)
+}
+
+/// What is known of the frame besides its headers.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Sight {
+    /// Frame bytes.
+    length: u64,
+    /// Coarse monotonic nanoseconds.
+    now: u64,
+    /// The capture point, see [`point`].
+    point: u16,
+    /// Always zero.
+    zero: [u16; 3],
+}
+
+#[inline(always)]
+fn watch<const ETHERNET: bool>(ctx: &TcContext, egress: bool) -> i32 {
+    // SAFETY: the context is the program's own; the verifier checks each field.
+    let (length, interface, tagged) = unsafe {
+        let skb = ctx.skb.skb;
+        ((*skb).len, (*skb).ifindex, (*skb).vlan_present)
+    };
+    // A tag that the device or the kernel took out of the frame was on the wire all the same.
+    let length = u64::from(length) + if tagged != 0 { 4 } else { 0 };
+    let Some(counters) = INTERFACES.get_ptr_mut(interface & (INTERFACE_COUNTERS - 1)) else {
+        return PASS;
+    };
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return PASS;
+    };
+    // SAFETY: both elements are this CPU's own.
+    let (counters, scratch) = unsafe { (&mut *counters, &mut *scratch) };
+    counters.packets += 1;
+    counters.bytes += length;
+    match read::<ETHERNET>(ctx, &mut scratch.packet) {
+        Outcome::Ip => {}
+        Outcome::NotIp => {
+            counters.not_ip += 1;
+            return PASS;
+        }
+        Outcome::Unparsed => {
+            counters.unparsed += 1;
+            return PASS;
+        }
+    }
+    if is_link_upkeep(scratch.packet.protocol, scratch.packet.icmp_type) {
+        counters.link_upkeep += 1;
+        return PASS;
+    }
+    if !matches!(scratch.packet.fragment, Fragment::None) && !join_fragment(&mut scratch.packet) {
+        return PASS;
+    }
+    scratch.sight = Sight {
+        length,
+        // SAFETY: the helper has no precondition.
+        now: unsafe { bpf_ktime_get_coarse_ns() },
+        point: point(interface, egress),
+        zero: [0; 3],
+    };
+    if scratch.packet.is_icmp_error() && blame(ctx, scratch) {
+        return PASS;
+    }
+    account(scratch);
+    PASS
+}
+
+#[inline(never)]
+fn read<const ETHERNET: bool>(ctx: &TcContext, packet: &mut Packet) -> Outcome {
+    if ETHERNET {
+        parse::ethernet(&Frame(ctx), packet)
+    } else {
+        parse::raw_ip(&Frame(ctx), 0, packet)
+    }
+}
+
+/// Leaves the ports of a first fragment, or fetches them for a later one. False if they are not known.
+#[inline(never)]
+fn join_fragment(packet: &mut Packet) -> bool {
+    let key = FragmentKey {
+        source: packet.source,
+        destination: packet.destination,
+        identification: packet.fragment_id,
+        protocol: packet.protocol,
+        zero: [0; 3],
+    };
+    if matches!(packet.fragment, Fragment::First) {
+        let ports = FragmentPorts {
+            source_port: packet.source_port,
+            destination_port: packet.destination_port,
+            icmp_type: packet.icmp_type,
+            zero: [0; 3],
+        };
+        // A full table evicts the oldest; what then arrives is counted as an orphan.
+        let _ = FRAGMENTS.insert(&key, &ports, 0);
+        return true;
+    }
+    // SAFETY: the element is 8 bytes, written once; an evicted one gives ports of another datagram at
+    // worst, in a table of 4,096.
+    if let Some(ports) = unsafe { FRAGMENTS.get(&key) } {
+        packet.source_port = ports.source_port;
+        packet.destination_port = ports.destination_port;
+        packet.icmp_type = ports.icmp_type;
+        true
+    } else {
+        count(Counter::FragmentOrphan);
+        false
+    }
+}
+
+/// Applies an ICMP error to the flow that it is about. False if that flow is not known.
+#[inline(never)]
+fn blame(ctx: &TcContext, scratch: &mut Scratch) -> bool {
+    if !parse::quoted(&Frame(ctx), &scratch.packet, &mut scratch.quoted) {
+        return false;
+    }
+    let (key, sender) = FlowKey::of(&scratch.quoted);
+    scratch.key = key;
+    let Some(found) = flow::find(&scratch.key) else {
+        return false;
+    };
+    let error = &scratch.packet;
+    let change =
+        flow::move_state(found.record, |state| state.after_icmp_error(error, sender));
+    if change.happened() {
+        scratch.cause = Cause {
+            hop: error.source,
+            icmp_type: error.icmp_type,
+            icmp_code: error.icmp_code,
+            has_icmp: 1,
+            drop_reason: 0,
+        };
+        flow::settle(&scratch.key, found, change, &scratch.cause);
+    }
+    true
+}
+
+#[inline(always)]
+fn account(scratch: &mut Scratch) {
+    let Some(settings) = SETTINGS.get(0) else {
+        return;
+    };
+    let (key, sender) = FlowKey::of(&scratch.packet);
+    scratch.key = key;
+    if let Some(found) = flow::find(&scratch.key) {
+        // SAFETY: the record is in a map.
+        let record = unsafe { &mut *found.record };
+        if !record.owns(sender, scratch.sight.point, Ticks::from_nanos(scratch.sight.now)) {
+            return;
+        }
+        if !record.state.is_restarted_by(&scratch.packet) {
+            pass(scratch, found, sender, settings.generation);
+            return;
+        }
+        flow::end(&scratch.key, found, &mut scratch.record);
+    }
+    begin(scratch, sender, settings);
+}
+
+/// A packet of a known flow: the hot path.
+#[inline(always)]
+fn pass(scratch: &mut Scratch, found: Found, sender: Side, generation: u32) {
+    let record = found.record;
+    // SAFETY: the record is in a map.
+    let state = unsafe { (*record).state };
+    if !state.is_of_generation(generation) {
+        rejudge(&scratch.key, record, generation);
+    }
+    let sight = &scratch.sight;
+    let now = Ticks::from_nanos(sight.now);
+    // SAFETY: the record is in a map; a time stamp may be overwritten by another CPU's of the same moment.
+    unsafe {
+        if matches!(sender, Side::A) {
+            atomic::add(&raw mut (*record).packets[0], 1);
+            atomic::add(&raw mut (*record).bytes[0], sight.length);
+            (*record).last_seen[0] = now;
+        } else {
+            atomic::add(&raw mut (*record).packets[1], 1);
+            atomic::add(&raw mut (*record).bytes[1], sight.length);
+            (*record).last_seen[1] = now;
+        }
+    }
+    // SAFETY: as above.
+    count_traffic(unsafe { (*record).slot }, sender == state.initiator(), sight);
+    let packet = &scratch.packet;
+    let change = flow::move_state(record, |state| state.after(packet, sender));
+    if change.happened() {
+        scratch.cause = Cause::default();
+        flow::settle(&scratch.key, found, change, &scratch.cause);
+    }
+}
+
+/// The matrix changed since the flow was judged: its counters go to the new slot from here on.
+#[inline(never)]
+fn rejudge(key: &FlowKey, record: *mut FlowRecord, generation: u32) {
+    // SAFETY: the record is in a map.
+    let flow = unsafe { &mut *record };
+    let initiator = flow.state.initiator();
+    let slot = slot_of(&Generation(generation), key, initiator);
+    let change = flow::move_state(record, |state| {
+        if state.is_of_generation(generation) {
+            state
+        } else {
+            state.rejudged(Verdict::of_slot(slot), generation)
+        }
+    });
+    // Only the CPU that changed the word moves the slot.
+    if change.happened() && slot != flow.slot {
+        flow.slot = slot;
+        flow::count_begun(slot);
+        if let Some(outcome) = change.after().decided() {
+            flow::count_decided(slot, outcome);
+        }
+        event::send(EventKind::Rejudged, key, flow, &Cause::default());
+    }
+}
+
+/// The first packet of a flow.
+#[inline(never)]
+fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
+    let tables = Generation(settings.generation);
+    let attached_lately =
+        scratch.sight.now.saturating_sub(settings.attached_at) < ATTACH_GRACE;
+    let judgement = judge(&tables, &scratch.packet, &scratch.key, sender, attached_lately);
+    let fresh = State::new(
+        Verdict::of_slot(judgement.slot),
+        judgement.initiator,
+        judgement.joined_midway,
+        settings.generation,
+    );
+    let state = fresh.after(&scratch.packet, sender);
+    // SAFETY: the helper has no precondition. The exact clock, since a flow's age is counted from here.
+    let now = Ticks::from_nanos(unsafe { bpf_ktime_get_ns() });
+    scratch.record = FlowRecord::new(state, judgement.slot, now);
+    match sender {
+        Side::A => {
+            scratch.record.packets[0] = 1;
+            scratch.record.bytes[0] = scratch.sight.length;
+            scratch.record.points[0] = scratch.sight.point;
+        }
+        Side::B => {
+            scratch.record.packets[1] = 1;
+            scratch.record.bytes[1] = scratch.sight.length;
+            scratch.record.points[1] = scratch.sight.point;
+        }
+    }
+    match UNVERIFIED.insert(&scratch.key, &scratch.record, u64::from(BPF_NOEXIST)) {
+        Ok(()) => count(Counter::UnverifiedInserted),
+        // Another CPU was first with a packet of the same flow.
+        Err(EEXIST) => {
+            if let Some(found) = flow::find(&scratch.key) {
+                // SAFETY: the record is in a map.
+                let owns = unsafe { &mut *found.record }.owns(sender, scratch.sight.point, now);
+                if owns {
+                    pass(scratch, found, sender, settings.generation);
+                }
+            }
+            return;
+        }
+        // Counted for its slot all the same, so that the requirement's numbers stay exact.
+        Err(_) => count(Counter::FlowTableFull),
+    }
+    count_traffic(
+        judgement.slot,
+        sender == judgement.initiator,
+        &scratch.sight,
+    );
+    flow::count_begun(judgement.slot);
+    scratch.cause = Cause::default();
+    event::send(EventKind::Begun, &scratch.key, &scratch.record, &scratch.cause);
+    if let Some(outcome) = state.decided_since(fresh) {
+        flow::count_decided(judgement.slot, outcome);
+        event::send(EventKind::Decided, &scratch.key, &scratch.record, &scratch.cause);
+    }
+}
+
+/// `EEXIST` of `asm-generic/errno-base.h`, as helpers return it.
+const EEXIST: i32 = -17;
+
+#[inline(always)]
+fn count_traffic(slot: u32, to_responder: bool, sight: &Sight) {
+    if let Some(traffic) = SLOT_TRAFFIC.get_ptr_mut(slot) {
+        // SAFETY: the element is this CPU's own.
+        let traffic = unsafe { &mut *traffic };
+        if to_responder {
+            traffic.packets[0] += 1;
+            traffic.bytes[0] += sight.length;
+        } else {
+            traffic.packets[1] += 1;
+            traffic.bytes[1] += sight.length;
+        }
+        traffic.last_seen = sight.now;
+    }
+}
