@@ -7,6 +7,8 @@
 //!
 //! This is the only module of the daemon with packet I/O or unsafe code.
 
+pub mod ebpf;
+
 use std::sync::Arc;
 use std::time::Duration;
 

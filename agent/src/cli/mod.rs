@@ -8,6 +8,7 @@
 )]
 
 mod check;
+mod detach;
 mod schema;
 mod snippet;
 
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::capture::CaptureError;
 use crate::yaml::LoadError;
 
 /// Proves from live traffic that a deployment follows its connectivity matrix.
@@ -31,6 +33,8 @@ pub struct Cli {
 enum Verb {
     /// Check matrix files and a site file, and show what they say
     Check(check::Arguments),
+    /// Take off the kernel programs that a daemon left behind
+    Detach(detach::Arguments),
     /// Print the JSON Schema of a kind of file
     Schema(schema::Arguments),
 }
@@ -60,6 +64,9 @@ pub enum Error {
     /// A file could not be read.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The capture back end refused.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
     /// The result could not be written.
     #[error("cannot write the result")]
     Output(#[source] io::Error),
@@ -71,6 +78,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.verb {
             Verb::Check(arguments) => check::run(&arguments),
+            Verb::Detach(arguments) => detach::run(&arguments),
             Verb::Schema(arguments) => schema::run(&arguments),
         };
         match result {

@@ -549,5 +549,9 @@ fn published_packs_are_valid() {
     assert!(errors.is_empty(), "{errors:#?}");
     assert!(reading.matrix.find_system("baseline-linux-host").is_some());
     let baseline = Matrix::read(&[rules.join("baseline-linux-host.yaml")]).unwrap();
-    assert!(baseline.findings.is_empty(), "{:#?}", baseline.findings.as_slice());
+    assert!(
+        baseline.findings.is_empty(),
+        "{:#?}",
+        baseline.findings.as_slice()
+    );
 }

@@ -1,0 +1,487 @@
+//! The kernel back end: loads the programs, attaches them, feeds them the matrix and reads what they
+//! counted. The programs judge alone; this side only carries numbers, and decides *when* the kernel looks
+//! at a silent flow again.
+//!
+//! With bpffs everything is pinned, so that a restart adopts programs, maps and counters and no packet in
+//! between goes unjudged ([`pins`]). The daemon never writes a flow record or a flow counter.
+
+mod attach;
+mod batch;
+mod object;
+pub mod pins;
+mod program;
+mod sweep;
+mod tables;
+
+use std::collections::HashMap as StdHashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
+use flowproof_common::key::FlowKey;
+use flowproof_common::record::{
+    Counter, Event, FlowRecord, INTERFACE_COUNTERS, InterfaceCounters, Settings, SlotFlows,
+    SlotTraffic,
+};
+
+use self::attach::{Attached, Hook};
+use self::pins::Pins;
+use self::sweep::Sweep;
+use self::tables::Loaded;
+use super::{Backend, Capture, CaptureError, Interface, Progress, SlotTotals, Snapshot, TableFill};
+use crate::matrix::installed::{Installed, SlotDirectory};
+
+/// How the programs are attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AttachMode {
+    /// TCX where the kernel has it (6.6), else clsact.
+    #[default]
+    Auto,
+    /// TCX links only.
+    Tcx,
+    /// Filters on a clsact queueing discipline.
+    Clsact,
+}
+
+/// What becomes of the programs when the daemon ends in good order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnExit {
+    /// Detach and forget.
+    #[default]
+    Detach,
+    /// Leave everything pinned and counting for the next daemon.
+    Keep,
+}
+
+/// How the kernel back end is set up.
+#[derive(Clone, Debug)]
+pub struct EbpfOptions {
+    /// How to attach.
+    pub attach: AttachMode,
+    /// Directory on bpffs for pins; by default `/sys/fs/bpf/flowproof`.
+    pub pin_directory: PathBuf,
+    /// Most verified flows, at least 1.
+    pub verified_flows: u32,
+    /// Most unverified flows, at least 1.
+    pub unverified_flows: u32,
+    /// What to do at the end.
+    pub on_exit: OnExit,
+}
+
+impl Default for EbpfOptions {
+    fn default() -> Self {
+        Self {
+            attach: AttachMode::Auto,
+            pin_directory: PathBuf::from(pins::DEFAULT_DIRECTORY),
+            verified_flows: 65_536,
+            unverified_flows: 65_536,
+            on_exit: OnExit::Detach,
+        }
+    }
+}
+
+/// How long a poll sleeps before it looks at the ring again. The kernel sends no wake-ups, because they
+/// would be paid for in the packet path.
+const RING_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The kernel back end.
+pub struct EbpfCapture {
+    ebpf: Ebpf,
+    events: RingBuf<MapData>,
+    attached: StdHashMap<(u32, Hook), Attached>,
+    names: StdHashMap<u32, String>,
+    settings: Settings,
+    loaded: Loaded,
+    installed: Option<Arc<Installed>>,
+    sweep: Sweep,
+    pins: Option<Pins>,
+    options: EbpfOptions,
+}
+
+/// Loads the programs and adopts what an earlier daemon left pinned. `matrix` sizes the tables; it is not
+/// installed yet.
+///
+/// # Errors
+/// The kernel refuses the programs or a capability is missing ([`CaptureError::Permission`]); another
+/// daemon is at work in this network namespace.
+pub fn open(options: EbpfOptions, matrix: &Installed) -> Result<EbpfCapture, CaptureError> {
+    let pins = Pins::open(&options.pin_directory)?;
+    let needed = tables::Sizes::for_matrix(matrix, &options);
+    let (mut ebpf, sizes, pins) = object::load(needed, pins)?;
+    program::load_all(&mut ebpf)?;
+    let events = ebpf
+        .take_map("EVENTS")
+        .ok_or_else(|| missing("EVENTS"))
+        .and_then(|map| {
+            RingBuf::try_from(map).map_err(|error| failed("opening the event ring", &error))
+        })?;
+    let mut settings = tables::read_settings(&ebpf)?;
+    if settings.attached_at == 0 {
+        settings.attached_at = monotonic_now();
+        tables::write_settings(&mut ebpf, settings)?;
+    }
+    let loaded = Loaded::adopt(&mut ebpf, settings.generation, sizes)?;
+    Ok(EbpfCapture {
+        ebpf,
+        events,
+        attached: StdHashMap::new(),
+        names: StdHashMap::new(),
+        settings,
+        loaded,
+        installed: None,
+        sweep: Sweep::new(),
+        pins,
+        options,
+    })
+}
+
+impl EbpfCapture {
+    /// The counter slots that pinned maps hold from an earlier daemon; a new matrix is to be installed on
+    /// top of them.
+    #[must_use]
+    pub fn directory(&self) -> &SlotDirectory {
+        self.loaded.directory()
+    }
+
+    /// Whether a restart can adopt programs and counters.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.pins.is_some()
+    }
+
+    fn counters(&self) -> Result<Vec<u64>, CaptureError> {
+        let map = self.map("COUNTERS")?;
+        batch::per_cpu_values::<u64>(map, Counter::COUNT)
+            .map(|all| all.iter().map(|cpus| cpus.iter().sum()).collect())
+            .map_err(|error| failed("reading the probe's counters", &error))
+    }
+
+    fn map(&self, name: &'static str) -> Result<&MapData, CaptureError> {
+        object::map_data(&self.ebpf, name)
+    }
+}
+
+impl Capture for EbpfCapture {
+    fn backend(&self) -> Backend {
+        Backend::Ebpf
+    }
+
+    fn attach(&mut self, interface: &Interface) -> Result<(), CaptureError> {
+        self.names.insert(interface.index, interface.name.clone());
+        for hook in [Hook::Ingress, Hook::Egress] {
+            if self.attached.contains_key(&(interface.index, hook)) {
+                continue;
+            }
+            let attached = attach::attach(
+                &mut self.ebpf,
+                interface,
+                hook,
+                self.options.attach,
+                self.pins.as_ref(),
+            )?;
+            self.attached.insert((interface.index, hook), attached);
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, interface: &Interface) {
+        for hook in [Hook::Ingress, Hook::Egress] {
+            if let Some(attached) = self.attached.remove(&(interface.index, hook)) {
+                attached.detach();
+            }
+        }
+    }
+
+    fn install(&mut self, matrix: &Arc<Installed>) -> Result<(), CaptureError> {
+        let generation = self.loaded.fill(&mut self.ebpf, matrix)?;
+        let settings = Settings {
+            generation,
+            ..self.settings
+        };
+        if let Err(error) = tables::write_settings(&mut self.ebpf, settings) {
+            self.loaded.discard(&mut self.ebpf);
+            return Err(error);
+        }
+        self.settings = settings;
+        self.loaded.flip();
+        self.installed = Some(Arc::clone(matrix));
+        Ok(())
+    }
+
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        sink: &mut dyn FnMut(&Event),
+    ) -> Result<Progress, CaptureError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            while let Some(item) = self.events.next() {
+                if let Some(event) = batch::read_record::<Event>(&item) {
+                    sink(&event);
+                }
+            }
+            self.loaded.retire(&mut self.ebpf)?;
+            self.sweep.run_if_due(&mut self.ebpf, monotonic_now())?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Progress::Live);
+            }
+            std::thread::sleep(left.min(RING_INTERVAL));
+        }
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot, CaptureError> {
+        let reading = |what: &str, error: &std::io::Error| failed(what, error);
+        let slots = u32::try_from(self.loaded.directory().len()).unwrap_or(u32::MAX);
+        let traffic = batch::per_cpu_values::<SlotTraffic>(self.map("SLOT_TRAFFIC")?, slots)
+            .map_err(|error| reading("reading the traffic counters", &error))?;
+        let flows = batch::values::<SlotFlows>(self.map("SLOT_FLOWS")?, slots)
+            .map_err(|error| reading("reading the flow counters", &error))?;
+        let slots = traffic
+            .into_iter()
+            .zip(flows)
+            .map(|(cpus, flows)| SlotTotals {
+                traffic: sum_traffic(&cpus),
+                flows,
+            })
+            .collect();
+        let by_interface =
+            batch::per_cpu_values::<InterfaceCounters>(self.map("INTERFACES")?, INTERFACE_COUNTERS)
+                .map_err(|error| reading("reading the interface counters", &error))?;
+        let mut interfaces: Vec<_> = self
+            .names
+            .iter()
+            .map(|(index, name)| {
+                let cpus = &by_interface[(*index % INTERFACE_COUNTERS) as usize];
+                (name.clone(), sum_interface(cpus))
+            })
+            .collect();
+        interfaces.sort_by(|a, b| a.0.cmp(&b.0));
+        let counters = self.counters()?;
+        let counter = |which: Counter| counters[which as usize];
+        let unverified = self.sweep.unverified_entries();
+        let verified =
+            counter(Counter::VerifiedInserted).saturating_sub(counter(Counter::VerifiedDeleted));
+        let present = counter(Counter::UnverifiedInserted)
+            .saturating_sub(counter(Counter::UnverifiedDeleted));
+        Ok(Snapshot {
+            slots,
+            interfaces,
+            lost: vec![
+                ("ring", counter(Counter::RingLost)),
+                ("flow_table", counter(Counter::FlowTableFull)),
+                ("promotion", counter(Counter::PromotionFailed)),
+                ("fragment", counter(Counter::FragmentOrphan)),
+                ("state", counter(Counter::StateContended)),
+            ],
+            tables: vec![
+                TableFill {
+                    table: "verified",
+                    entries: verified,
+                    capacity: u64::from(self.loaded.sizes().verified),
+                    evictions: 0,
+                },
+                TableFill {
+                    table: "unverified",
+                    entries: unverified,
+                    capacity: u64::from(self.loaded.sizes().unverified),
+                    evictions: self.sweep.evictions(present),
+                },
+            ],
+        })
+    }
+
+    fn flows(&mut self) -> Result<Vec<(FlowKey, FlowRecord)>, CaptureError> {
+        let mut flows = Vec::new();
+        for table in ["VERIFIED", "UNVERIFIED"] {
+            batch::for_each::<FlowKey, FlowRecord>(self.map(table)?, |key, record| {
+                flows.push((*key, *record));
+            })
+            .map_err(|error| failed("reading the flow tables", &error))?;
+        }
+        Ok(flows)
+    }
+
+    fn epoch_offset(&self) -> i128 {
+        let epoch = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |time| i128::try_from(time.as_nanos()).unwrap_or(0));
+        epoch - i128::from(monotonic_now())
+    }
+}
+
+impl Drop for EbpfCapture {
+    fn drop(&mut self) {
+        match self.options.on_exit {
+            OnExit::Keep => {
+                for (_, attached) in self.attached.drain() {
+                    attached.leave();
+                }
+            }
+            OnExit::Detach => {
+                for (_, attached) in self.attached.drain() {
+                    attached.detach();
+                }
+                if let Some(pins) = self.pins.take() {
+                    pins.remove();
+                }
+            }
+        }
+    }
+}
+
+fn sum_traffic(cpus: &[SlotTraffic]) -> SlotTraffic {
+    cpus.iter()
+        .fold(SlotTraffic::default(), |sum, cpu| SlotTraffic {
+            packets: [
+                sum.packets[0] + cpu.packets[0],
+                sum.packets[1] + cpu.packets[1],
+            ],
+            bytes: [sum.bytes[0] + cpu.bytes[0], sum.bytes[1] + cpu.bytes[1]],
+            last_seen: sum.last_seen.max(cpu.last_seen),
+        })
+}
+
+fn sum_interface(cpus: &[InterfaceCounters]) -> InterfaceCounters {
+    cpus.iter()
+        .fold(InterfaceCounters::default(), |sum, cpu| InterfaceCounters {
+            packets: sum.packets + cpu.packets,
+            bytes: sum.bytes + cpu.bytes,
+            not_ip: sum.not_ip + cpu.not_ip,
+            unparsed: sum.unparsed + cpu.unparsed,
+            link_upkeep: sum.link_upkeep + cpu.link_upkeep,
+            zero: 0,
+        })
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, the clock of `bpf_ktime_get_ns`.
+pub(super) fn monotonic_now() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+        u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
+            + u64::try_from(time.tv_nsec()).unwrap_or(0)
+    })
+}
+
+fn failed(action: &str, error: &dyn std::error::Error) -> CaptureError {
+    let mut reason = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        reason.push_str(": ");
+        reason.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    // The verifier's log can be megabytes long; its end says what it objected to.
+    const TAIL: usize = 2000;
+    if reason.len() > TAIL {
+        let cut = reason.len() - TAIL;
+        let cut = (cut..reason.len())
+            .find(|at| reason.is_char_boundary(*at))
+            .unwrap_or(cut);
+        reason = format!("... {}", &reason[cut..]);
+    }
+    CaptureError::Failed {
+        action: action.to_owned(),
+        reason,
+    }
+}
+
+fn missing(map: &str) -> CaptureError {
+    CaptureError::Failed {
+        action: format!("opening the map {map}"),
+        reason: "the kernel object has none; rebuild it with `cargo xtask ebpf`".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use flowproof_common::state::Outcome;
+
+    use super::*;
+    use crate::matrix::Matrix;
+    use crate::matrix::compiled::Compiled;
+
+    fn empty() -> Arc<Installed> {
+        let compiled = Compiled {
+            matrix: Arc::new(Matrix::default()),
+            bindings: Vec::new(),
+            prefixes: Vec::new(),
+            classes: vec![Vec::new()],
+            port_classes: vec![0; 65_536].into(),
+            rules: Vec::new(),
+            sets: Vec::new(),
+        };
+        Arc::new(Installed::new(Arc::new(compiled), SlotDirectory::default()))
+    }
+
+    /// Runs `body` in a network namespace of its own with loopback up.
+    fn in_namespace(body: impl FnOnce() + Send + 'static) {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root for network namespaces and BPF");
+            return;
+        }
+        std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            let up = std::process::Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status()
+                .unwrap();
+            assert!(up.success());
+            body();
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_connection_on_loopback_is_counted_once() {
+        in_namespace(|| {
+            let matrix = empty();
+            let options = EbpfOptions {
+                pin_directory: PathBuf::from("/nonexistent/flowproof"),
+                ..EbpfOptions::default()
+            };
+            let mut capture = open(options, &matrix).unwrap();
+            capture.install(&matrix).unwrap();
+            capture
+                .attach(&Interface {
+                    index: 1,
+                    name: "lo".to_owned(),
+                })
+                .unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            client.write_all(b"ping").unwrap();
+            let mut buffer = [0; 4];
+            server.read_exact(&mut buffer).unwrap();
+            drop(client);
+            drop(server);
+            let mut events = Vec::new();
+            capture
+                .poll(Duration::from_millis(300), &mut |event| events.push(*event))
+                .unwrap();
+            let snapshot = capture.snapshot().unwrap();
+            let flows = snapshot.slots[0].flows;
+            assert_eq!(flows.begun, 1);
+            assert_eq!(flows.decided[Outcome::Answered as usize], 1);
+            let packets = snapshot.slots[0].traffic.packets;
+            let flow = capture.flows().unwrap();
+            assert_eq!(flow.len(), 1);
+            assert_eq!(
+                packets[0] + packets[1],
+                flow[0].1.packets.iter().sum::<u64>()
+            );
+            // Each packet passes both hooks of loopback.
+            assert_eq!(
+                snapshot.interfaces[0].1.packets,
+                2 * (packets[0] + packets[1])
+            );
+            assert_eq!(flow[0].1.state.outcome(), Outcome::ClosedAfterAnswer);
+        });
+    }
+}

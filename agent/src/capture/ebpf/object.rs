@@ -1,0 +1,122 @@
+//! The kernel object: which one, how large its maps are, and loading it onto maps that are already there.
+
+use std::borrow::Cow;
+
+use aya::maps::{Map, MapData};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+
+use super::super::CaptureError;
+use super::pins::Pins;
+use super::tables::Sizes;
+use super::{failed, missing};
+
+/// Names an object to load instead of the embedded one: the tests run on the one that was just rebuilt.
+const OBJECT_VARIABLE: &str = "FLOWPROOF_BPF_OBJECT";
+
+/// The object as committed; `include_bytes_aligned` because its headers are read in place.
+static EMBEDDED: &[u8] =
+    aya::include_bytes_aligned!("../../../../agent-ebpf/object/flowproof.bpf.o");
+
+/// Maps that outlive the daemon.
+pub(super) const PINNED_MAPS: [&str; 13] = [
+    "VERIFIED",
+    "UNVERIFIED",
+    "FRAGMENTS",
+    "PREFIXES",
+    "PORT_CLASSES",
+    "RULES",
+    "SETTINGS",
+    "SLOT_TRAFFIC",
+    "SLOT_FLOWS",
+    "SLOT_MEMBERS",
+    "INTERFACES",
+    "COUNTERS",
+    "EVENTS",
+];
+
+fn bytes() -> Result<Cow<'static, [u8]>, CaptureError> {
+    match std::env::var_os(OBJECT_VARIABLE) {
+        None => Ok(Cow::Borrowed(EMBEDDED)),
+        Some(path) => std::fs::read(&path).map(Cow::Owned).map_err(|error| {
+            failed(
+                &format!(
+                    "reading the kernel object {} ({OBJECT_VARIABLE})",
+                    path.display()
+                ),
+                &error,
+            )
+        }),
+    }
+}
+
+/// Loads the object, on pinned maps if there are any that are large enough. Maps that are too small are
+/// given up with their counters: the caller is told by the sizes that come back.
+pub(super) fn load(
+    needed: Sizes,
+    pins: Option<Pins>,
+) -> Result<(Ebpf, Sizes, Option<Pins>), CaptureError> {
+    let bytes = bytes()?;
+    let mut sizes = needed;
+    if let Some(pins) = &pins {
+        match pins.sizes()? {
+            Some(pinned) if pinned.hold(&needed) => sizes = pinned,
+            Some(_) => {
+                tracing::warn!(
+                    directory = %pins.directory().display(),
+                    "the pinned tables are too small for this matrix: starting anew, counters begin at 0"
+                );
+                pins.clear()?;
+            }
+            None => {}
+        }
+    }
+    let mut loader = EbpfLoader::new();
+    for (name, entries) in sizes.by_map() {
+        loader.map_max_entries(name, entries);
+    }
+    if let Some(pins) = &pins {
+        for name in PINNED_MAPS {
+            loader.map_pin_path(name, pins.directory().join(name));
+        }
+    }
+    let ebpf = loader.load(&bytes).map_err(|error| explain(&error))?;
+    Ok((ebpf, sizes, pins))
+}
+
+/// What aya says, or the capability that is missing.
+fn explain(error: &EbpfError) -> CaptureError {
+    permission(error).unwrap_or_else(|| failed("loading the kernel programs", error))
+}
+
+/// [`CaptureError::Permission`] if `error` comes down to EPERM or EACCES. The verifier says EACCES too,
+/// but then with a log, so only errors without one count.
+pub(super) fn permission(error: &(dyn std::error::Error + 'static)) -> Option<CaptureError> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && matches!(io.raw_os_error(), Some(libc::EPERM))
+        {
+            return Some(CaptureError::Permission {
+                action: "loading the kernel programs".to_owned(),
+                capabilities: "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+            });
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The raw map of that name.
+pub(super) fn map_data<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData, CaptureError> {
+    if let Map::Array(data)
+    | Map::PerCpuArray(data)
+    | Map::HashMap(data)
+    | Map::LruHashMap(data)
+    | Map::LpmTrie(data)
+    | Map::RingBuf(data) = ebpf.map(name).ok_or_else(|| missing(name))?
+    {
+        Ok(data)
+    } else {
+        Err(missing(name))
+    }
+}

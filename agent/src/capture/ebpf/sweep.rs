@@ -1,0 +1,105 @@
+//! Finds flows whose time has come and has the kernel decide about them. The flow tables are read in
+//! batches; what is due is judged there only by the same pure functions that the kernel will use, so a
+//! wrong guess here changes nothing.
+
+use aya::Ebpf;
+use aya::programs::{TestRun, TestRunOptions};
+use flowproof_common::key::FlowKey;
+use flowproof_common::layout::{DECIDE_HEADER, DECIDE_KEYS};
+use flowproof_common::record::FlowRecord;
+use flowproof_common::ticks::Ticks;
+
+use super::super::CaptureError;
+use super::program::{DECIDE, classifier};
+use super::{batch, failed, object};
+
+/// Nanoseconds between looks at the unverified flows: with the 3.5 s after which silence is decided, this
+/// says `no_answer` within 4 s.
+const UNVERIFIED_INTERVAL: u64 = 200_000_000;
+/// Nanoseconds between looks at the verified flows, which only ever expire.
+const VERIFIED_INTERVAL: u64 = 5_000_000_000;
+
+/// When the tables were last looked at.
+pub(super) struct Sweep {
+    unverified_at: u64,
+    verified_at: u64,
+    unverified_entries: u64,
+    evictions: u64,
+    due: Vec<FlowKey>,
+}
+
+impl Sweep {
+    pub(super) const fn new() -> Self {
+        Self {
+            unverified_at: 0,
+            verified_at: 0,
+            unverified_entries: 0,
+            evictions: 0,
+            due: Vec::new(),
+        }
+    }
+
+    /// Flows in the unverified table at the last look.
+    pub(super) const fn unverified_entries(&self) -> u64 {
+        self.unverified_entries
+    }
+
+    /// Flows evicted, if `present` were put in and not deleted since the counters began. Never falls,
+    /// although the two numbers are not read in one moment.
+    pub(super) fn evictions(&mut self, present: u64) -> u64 {
+        // Flows that came since the last look are not yet in `entries`, so a small excess proves nothing.
+        let excess = present.saturating_sub(self.unverified_entries);
+        self.evictions = self.evictions.max(excess);
+        self.evictions
+    }
+
+    /// Looks at the tables whose turn it is; `now` in monotonic nanoseconds.
+    pub(super) fn run_if_due(&mut self, ebpf: &mut Ebpf, now: u64) -> Result<(), CaptureError> {
+        if now.saturating_sub(self.unverified_at) >= UNVERIFIED_INTERVAL {
+            self.unverified_at = now;
+            self.unverified_entries = self.collect(ebpf, "UNVERIFIED", now)?;
+        }
+        if now.saturating_sub(self.verified_at) >= VERIFIED_INTERVAL {
+            self.verified_at = now;
+            self.collect(ebpf, "VERIFIED", now)?;
+        }
+        self.decide(ebpf)
+    }
+
+    fn collect(&mut self, ebpf: &Ebpf, table: &str, now: u64) -> Result<u64, CaptureError> {
+        let ticks = Ticks::from_nanos(now);
+        let due = &mut self.due;
+        let mut entries = 0;
+        batch::for_each::<FlowKey, FlowRecord>(object::map_data(ebpf, table)?, |key, record| {
+            entries += 1;
+            let times = record.times(ticks);
+            if record.state.after_silence(key.protocol, &times, true) != record.state
+                || record.state.is_expired(key.protocol, &times)
+            {
+                due.push(*key);
+            }
+        })
+        .map_err(|error| failed("reading the flow tables", &error))?;
+        Ok(entries)
+    }
+
+    fn decide(&mut self, ebpf: &mut Ebpf) -> Result<(), CaptureError> {
+        if self.due.is_empty() {
+            return Ok(());
+        }
+        let program = classifier(ebpf, DECIDE)?;
+        for keys in self.due.chunks(DECIDE_KEYS as usize) {
+            let mut input = vec![0; DECIDE_HEADER as usize];
+            for key in keys {
+                input.extend_from_slice(batch::bytes_of(key));
+            }
+            let mut options = TestRunOptions::new();
+            options.data_in = Some(&input);
+            program
+                .test_run(options)
+                .map_err(|error| failed("having the kernel decide about silent flows", &error))?;
+        }
+        self.due.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,344 @@
+//! The matrix in the kernel's tables. A new one is filled in beside the one in force under the next
+//! generation number; the flip is one number in the settings; the old one is deleted when no program can
+//! be reading it any more.
+
+use std::time::{Duration, Instant};
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::Key;
+use flowproof_common::classify::{PREFIX_GENERATION_BITS, PrefixKey, RuleKey};
+use flowproof_common::record::Settings;
+
+use super::super::CaptureError;
+use super::object::map_data;
+use super::{EbpfOptions, batch, failed};
+use crate::matrix::installed::{Installed, MemberId, SlotDirectory};
+
+/// Longest time that a program may go on with a generation that it read before the flip. Programs run for
+/// microseconds with preemption off.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Entries of the maps that depend on configuration and matrix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Sizes {
+    pub(super) verified: u32,
+    pub(super) unverified: u32,
+    prefixes: u32,
+    rules: u32,
+    slots: u32,
+    members: u32,
+}
+
+/// Twice what is there now, for the next generation beside it, and room to grow without a restart.
+fn roomy(count: usize, least: u32) -> u32 {
+    u32::try_from(count.saturating_mul(4).next_power_of_two())
+        .unwrap_or(1 << 31)
+        .max(least)
+}
+
+impl Sizes {
+    pub(super) fn for_matrix(matrix: &Installed, options: &EbpfOptions) -> Self {
+        let members = matrix.compiled.sets.iter().map(Vec::len).sum();
+        Self {
+            verified: options.verified_flows.max(1),
+            unverified: options.unverified_flows.max(1),
+            prefixes: roomy(matrix.compiled.prefixes.len(), 4096),
+            rules: roomy(matrix.compiled.rules.len(), 16_384),
+            slots: roomy(matrix.directory.len(), 1024),
+            members: roomy(members, 4096),
+        }
+    }
+
+    /// From the sizes of pinned maps.
+    pub(super) fn from_maps(maps: &[(&str, u32)]) -> Self {
+        let of = |name| {
+            maps.iter()
+                .find(|(map, _)| *map == name)
+                .map_or(0, |(_, entries)| *entries)
+        };
+        Self {
+            verified: of("VERIFIED"),
+            unverified: of("UNVERIFIED"),
+            prefixes: of("PREFIXES"),
+            rules: of("RULES"),
+            slots: of("SLOT_FLOWS").min(of("SLOT_TRAFFIC")),
+            members: of("SLOT_MEMBERS"),
+        }
+    }
+
+    /// Whether maps of these sizes do for `needed`. Flow tables must be as configured; the others may be
+    /// larger, and half of what is roomy is enough.
+    pub(super) const fn hold(&self, needed: &Self) -> bool {
+        self.verified == needed.verified
+            && self.unverified == needed.unverified
+            && self.prefixes >= needed.prefixes / 2
+            && self.rules >= needed.rules / 2
+            && self.slots >= needed.slots / 2
+            && self.members >= needed.members / 2
+    }
+
+    pub(super) const fn by_map(&self) -> [(&'static str, u32); 7] {
+        [
+            ("VERIFIED", self.verified),
+            ("UNVERIFIED", self.unverified),
+            ("PREFIXES", self.prefixes),
+            ("RULES", self.rules),
+            ("SLOT_TRAFFIC", self.slots),
+            ("SLOT_FLOWS", self.slots),
+            ("SLOT_MEMBERS", self.members),
+        ]
+    }
+}
+
+/// The keys of one generation.
+#[derive(Default)]
+struct Generation {
+    number: u32,
+    prefixes: Vec<Key<PrefixKey>>,
+    rules: Vec<RuleKey>,
+}
+
+/// What is in the tables.
+pub(super) struct Loaded {
+    sizes: Sizes,
+    directory: SlotDirectory,
+    in_force: Generation,
+    next: Option<(Generation, SlotDirectory)>,
+    retired: Option<(Generation, Instant)>,
+}
+
+impl Loaded {
+    /// Takes stock of adopted tables: the slots and the generation in force stay, every other generation
+    /// is a killed daemon's half-done work and goes.
+    pub(super) fn adopt(
+        ebpf: &mut Ebpf,
+        generation: u32,
+        sizes: Sizes,
+    ) -> Result<Self, CaptureError> {
+        let mut slots = std::collections::BTreeMap::<u32, Vec<MemberId>>::new();
+        batch::for_each::<u64, u64>(map_data(ebpf, "SLOT_MEMBERS")?, |key, member| {
+            let slot = u32::try_from(key >> 32).unwrap_or(0);
+            slots.entry(slot).or_default().push(MemberId(*member));
+        })
+        .map_err(|error| failed("reading the counter slots", &error))?;
+        let mut in_force = Generation {
+            number: generation,
+            ..Generation::default()
+        };
+        let mut stale = Generation::default();
+        batch::for_each::<RuleKey, u32>(map_data(ebpf, "RULES")?, |key, _| {
+            if key.generation == generation {
+                in_force.rules.push(*key);
+            } else {
+                stale.rules.push(*key);
+            }
+        })
+        .map_err(|error| failed("reading the rules", &error))?;
+        batch::for_each::<Key<PrefixKey>, u32>(map_data(ebpf, "PREFIXES")?, |key, _| {
+            let data = key.data();
+            if data.generation == generation.to_be_bytes() {
+                in_force.prefixes.push(*key);
+            } else {
+                stale.prefixes.push(*key);
+            }
+        })
+        .map_err(|error| failed("reading the prefixes", &error))?;
+        let loaded = Self {
+            sizes,
+            directory: SlotDirectory::restore(slots),
+            in_force,
+            next: None,
+            retired: None,
+        };
+        delete(ebpf, &stale)?;
+        Ok(loaded)
+    }
+
+    pub(super) const fn directory(&self) -> &SlotDirectory {
+        &self.directory
+    }
+
+    pub(super) const fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    /// Writes `matrix` beside the one in force and returns its generation. Nothing judges by it yet.
+    pub(super) fn fill(
+        &mut self,
+        ebpf: &mut Ebpf,
+        matrix: &Installed,
+    ) -> Result<u32, CaptureError> {
+        // The half of the port classes that is to be written must not be in use any more.
+        if let Some((retired, since)) = self.retired.take() {
+            std::thread::sleep(GRACE.saturating_sub(since.elapsed()));
+            delete(ebpf, &retired)?;
+        }
+        self.check_room(matrix)?;
+        let number = self.in_force.number.wrapping_add(1).max(1);
+        let compiled = &matrix.compiled;
+        let prefixes: Vec<_> = compiled
+            .prefixes
+            .iter()
+            .map(|prefix| {
+                Key::new(
+                    PREFIX_GENERATION_BITS + u32::from(prefix.bits),
+                    PrefixKey::new(number, &prefix.address),
+                )
+            })
+            .collect();
+        let classes: Vec<u32> = compiled
+            .prefixes
+            .iter()
+            .map(|prefix| prefix.class)
+            .collect();
+        let rules: Vec<_> = compiled
+            .rules
+            .iter()
+            .map(|(rule, _)| RuleKey {
+                generation: number,
+                from: rule.from,
+                to: rule.to,
+                port_class: rule.port_class,
+                protocol: rule.protocol,
+                zero: 0,
+            })
+            .collect();
+        let slots: Vec<u32> = compiled
+            .rules
+            .iter()
+            .map(|(_, set)| matrix.slot(*set))
+            .collect();
+        let mut member_keys = Vec::new();
+        let mut members = Vec::new();
+        for (slot, own) in matrix.directory.iter() {
+            for (ordinal, member) in own.iter().enumerate() {
+                member_keys.push(u64::from(slot) << 32 | ordinal as u64);
+                members.push(member.0);
+            }
+        }
+        let half = (number & 1) << 16;
+        let ports: Vec<u32> = (half..half + 65_536).collect();
+        let port_classes: Vec<u32> = compiled
+            .port_classes
+            .iter()
+            .map(|class| u32::from(*class))
+            .collect();
+        let next = Generation {
+            number,
+            prefixes,
+            rules,
+        };
+        let filled = batch::update(map_data(ebpf, "SLOT_MEMBERS")?, &member_keys, &members)
+            .and_then(|()| {
+                batch::update(
+                    map_data(ebpf, "PREFIXES").map_err(std::io::Error::other)?,
+                    &next.prefixes,
+                    &classes,
+                )
+            })
+            .and_then(|()| {
+                batch::update(
+                    map_data(ebpf, "PORT_CLASSES").map_err(std::io::Error::other)?,
+                    &ports,
+                    &port_classes,
+                )
+            })
+            .and_then(|()| {
+                batch::update(
+                    map_data(ebpf, "RULES").map_err(std::io::Error::other)?,
+                    &next.rules,
+                    &slots,
+                )
+            });
+        if let Err(error) = filled {
+            delete(ebpf, &next)?;
+            return Err(failed(
+                "filling the kernel's tables with the matrix",
+                &error,
+            ));
+        }
+        self.next = Some((next, matrix.directory.clone()));
+        Ok(number)
+    }
+
+    fn check_room(&self, matrix: &Installed) -> Result<(), CaptureError> {
+        let compiled = &matrix.compiled;
+        let members: usize = matrix.directory.iter().map(|(_, own)| own.len()).sum();
+        for (what, needed, room) in [
+            (
+                "prefixes",
+                compiled.prefixes.len() + self.in_force.prefixes.len(),
+                self.sizes.prefixes,
+            ),
+            (
+                "rules",
+                compiled.rules.len() + self.in_force.rules.len(),
+                self.sizes.rules,
+            ),
+            ("counter slots", matrix.directory.len(), self.sizes.slots),
+            ("counter members", members, self.sizes.members),
+        ] {
+            if needed > room as usize {
+                return Err(CaptureError::TooLarge {
+                    what,
+                    needed,
+                    room: room as usize,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The filled generation is in force; the one before waits for its end.
+    pub(super) fn flip(&mut self) {
+        if let Some((next, directory)) = self.next.take() {
+            let old = std::mem::replace(&mut self.in_force, next);
+            self.directory = directory;
+            self.retired = Some((old, Instant::now()));
+        }
+    }
+
+    /// The filled generation is not wanted.
+    pub(super) fn discard(&mut self, ebpf: &mut Ebpf) {
+        if let Some((next, _)) = self.next.take()
+            && let Err(error) = delete(ebpf, &next)
+        {
+            tracing::warn!(%error, "could not remove a matrix that was not taken into force");
+        }
+    }
+
+    /// Deletes the generation before the one in force, once no program can be reading it.
+    pub(super) fn retire(&mut self, ebpf: &mut Ebpf) -> Result<(), CaptureError> {
+        if self
+            .retired
+            .as_ref()
+            .is_some_and(|(_, since)| since.elapsed() >= GRACE)
+            && let Some((retired, _)) = self.retired.take()
+        {
+            delete(ebpf, &retired)?;
+        }
+        Ok(())
+    }
+}
+
+fn delete(ebpf: &mut Ebpf, generation: &Generation) -> Result<(), CaptureError> {
+    batch::delete(map_data(ebpf, "RULES")?, &generation.rules)
+        .and_then(|()| {
+            batch::delete(
+                map_data(ebpf, "PREFIXES").map_err(std::io::Error::other)?,
+                &generation.prefixes,
+            )
+        })
+        .map_err(|error| failed("deleting an old matrix from the kernel's tables", &error))
+}
+
+pub(super) fn read_settings(ebpf: &Ebpf) -> Result<Settings, CaptureError> {
+    batch::values::<Settings>(map_data(ebpf, "SETTINGS")?, 1)
+        .map(|settings| settings.first().copied().unwrap_or_default())
+        .map_err(|error| failed("reading the settings", &error))
+}
+
+pub(super) fn write_settings(ebpf: &mut Ebpf, settings: Settings) -> Result<(), CaptureError> {
+    batch::update(map_data(ebpf, "SETTINGS")?, &[0_u32], &[settings])
+        .map_err(|error| failed("writing the settings", &error))
+}
