@@ -1,7 +1,9 @@
 //! What a valid system still leaves open or says oddly: roles that nothing uses, rows that state the same flow, rows
 //! that can't be observed, and the doubts of the pack's author. Warnings and notes only; errors are found on reading.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use foldhash::{HashMap, HashMapExt};
 
 use super::model::{BuiltInRole, RequirementIndex, RoleRef, System};
 use super::service::Service;

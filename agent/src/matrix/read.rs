@@ -1,9 +1,11 @@
 //! Matrix files to the model. One file is one system. A file is read to its end whatever is wrong with it, so that
 //! all its errors are reported at once; a system with an error never becomes part of the matrix.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt};
 
 use super::binding::Binding;
 use super::check;

@@ -1,6 +1,8 @@
 //! The text of a file, and places in it. Nodes keep only byte offsets; lines and columns are worked out for the few
 //! places that are reported.
 
+use std::sync::OnceLock;
+
 /// A stretch of a source text in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Span {
@@ -11,12 +13,12 @@ pub struct Span {
 }
 
 /// A file's name and text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Source {
     name: String,
     text: String,
-    /// Offset of the first byte of each line.
-    lines: Vec<u32>,
+    /// Offset of the first byte of each line; worked out when the first place is asked for.
+    lines: OnceLock<Vec<u32>>,
 }
 
 impl Source {
@@ -28,19 +30,23 @@ impl Source {
         if text.starts_with('\u{feff}') {
             text.drain(..'\u{feff}'.len_utf8());
         }
-        let lines = std::iter::once(0)
-            .chain(
-                text.bytes()
-                    .enumerate()
-                    .filter(|(_, byte)| *byte == b'\n')
-                    .map(|(offset, _)| saturate(offset + 1)),
-            )
-            .collect();
         Self {
             name: name.into(),
             text,
-            lines,
+            lines: OnceLock::new(),
         }
+    }
+
+    fn lines(&self) -> &[u32] {
+        self.lines.get_or_init(|| {
+            std::iter::once(0)
+                .chain(
+                    self.text
+                        .match_indices('\n')
+                        .map(|(offset, _)| saturate(offset + 1)),
+                )
+                .collect()
+        })
     }
 
     /// The name that messages use: the path as the user gave it.
@@ -58,8 +64,9 @@ impl Source {
     /// Line and column (in characters) of a byte offset, both from 1.
     #[must_use]
     pub fn position(&self, offset: u32) -> (u32, u32) {
-        let line = self.lines.partition_point(|start| *start <= offset).max(1);
-        let start = self.lines[line - 1] as usize;
+        let lines = self.lines();
+        let line = lines.partition_point(|start| *start <= offset).max(1);
+        let start = lines[line - 1] as usize;
         let column = self
             .text
             .get(start..offset as usize)
@@ -71,9 +78,9 @@ impl Source {
     #[must_use]
     pub fn line(&self, line: u32) -> Option<(&str, u32)> {
         let index = (line as usize).checked_sub(1)?;
-        let start = *self.lines.get(index)?;
-        let end = self
-            .lines
+        let lines = self.lines();
+        let start = *lines.get(index)?;
+        let end = lines
             .get(index + 1)
             .map_or(self.text.len(), |next| *next as usize);
         let text = self.text.get(start as usize..end)?;
