@@ -19,7 +19,7 @@ const LISTED: usize = 20;
 /// What reading a site file gave.
 #[derive(Debug, Clone)]
 pub struct SiteReading {
-    /// The site, if the file has no errors.
+    /// The site, if neither the file nor a matrix file that it refers to has errors.
     pub site: Option<Site>,
     /// What was found in the file.
     pub findings: Findings,
@@ -56,6 +56,7 @@ fn read_source(mut reporter: Reporter, matrix: &MatrixReading) -> SiteReading {
         SiteReader {
             reporter: &mut reporter,
             reading: matrix,
+            faulty: false,
         }
         .read(&node)
     });
@@ -76,6 +77,8 @@ enum Found {
 struct SiteReader<'a> {
     reporter: &'a mut Reporter,
     reading: &'a MatrixReading,
+    /// Whether the site refers to a system whose matrix file has errors.
+    faulty: bool,
 }
 
 impl SiteReader<'_> {
@@ -107,7 +110,7 @@ impl SiteReader<'_> {
         }
         let observe = fields.list("observe", self.reporter);
         let observe = self.observe(observe);
-        if self.reporter.has_errors() {
+        if self.faulty || self.reporter.has_errors() {
             return None;
         }
         let site = Site {
@@ -146,7 +149,7 @@ impl SiteReader<'_> {
                         format!("`{id}` is listed twice: remove one"),
                     );
                 }
-                Found::Faulty => {}
+                Found::Faulty => self.faulty = true,
                 Found::Nothing => self.unknown_system(id, node.span),
             }
         }
@@ -284,7 +287,10 @@ impl SiteReader<'_> {
         };
         let system = match self.find(system_id) {
             Found::System(system) => system,
-            Found::Faulty => return None,
+            Found::Faulty => {
+                self.faulty = true;
+                return None;
+            }
             Found::Nothing => {
                 self.unknown_system(system_id, span);
                 return None;
