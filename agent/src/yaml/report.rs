@@ -19,6 +19,8 @@ pub struct Reporter {
     found: Vec<Finding>,
     counts: [usize; 3],
     proposals_left: u32,
+    /// The last place that was worked out.
+    last: (u32, (u32, u32)),
 }
 
 impl Reporter {
@@ -30,6 +32,7 @@ impl Reporter {
             found: Vec::new(),
             counts: [0; 3],
             proposals_left: PROPOSALS,
+            last: (0, (1, 1)),
         }
     }
 
@@ -48,7 +51,7 @@ impl Reporter {
     /// Line of a place, from 1, for messages that refer to another one.
     #[must_use]
     pub fn line(&self, span: Span) -> u32 {
-        self.source.position(span.offset).0
+        self.source.line_of(span.offset)
     }
 
     /// Reports that the file can't be used.
@@ -104,7 +107,8 @@ impl Reporter {
     }
 
     fn push(&mut self, severity: Severity, code: &'static str, span: Span, message: String) {
-        let (line, column) = self.source.position(span.offset);
+        let (line, column) = self.source.position_from(self.last, span.offset);
+        self.last = (span.offset, (line, column));
         self.found.push(Finding {
             severity,
             code,

@@ -61,17 +61,40 @@ impl Source {
         &self.text
     }
 
+    /// Line of a byte offset, from 1.
+    #[must_use]
+    pub fn line_of(&self, offset: u32) -> u32 {
+        saturate(self.lines().partition_point(|start| *start <= offset)).max(1)
+    }
+
     /// Line and column (in characters) of a byte offset, both from 1.
     #[must_use]
     pub fn position(&self, offset: u32) -> (u32, u32) {
-        let lines = self.lines();
-        let line = lines.partition_point(|start| *start <= offset).max(1);
-        let start = lines[line - 1] as usize;
-        let column = self
-            .text
-            .get(start..offset as usize)
-            .map_or(0, |before| before.chars().count());
-        (saturate(line), saturate(column + 1))
+        let line = self.line_of(offset);
+        let start = self.line(line).map_or(0, |(_, start)| start);
+        (line, saturate(self.characters(start, offset) + 1))
+    }
+
+    /// As [`Source::position`], where the position of another offset is known: counting from there keeps many places
+    /// in one very long line cheap.
+    #[must_use]
+    pub fn position_from(&self, known: (u32, (u32, u32)), offset: u32) -> (u32, u32) {
+        let (near, (line, column)) = known;
+        if self.line_of(offset) != line {
+            return self.position(offset);
+        }
+        let column = if near <= offset {
+            column.saturating_add(saturate(self.characters(near, offset)))
+        } else {
+            column.saturating_sub(saturate(self.characters(offset, near)))
+        };
+        (line, column)
+    }
+
+    fn characters(&self, from: u32, to: u32) -> usize {
+        self.text
+            .get(from as usize..to as usize)
+            .map_or(0, |between| between.chars().count())
     }
 
     /// The text of a line (from 1) without its end, and the byte offset at which it starts.
@@ -109,6 +132,20 @@ mod tests {
         check("y", (2, 5));
         check("last", (4, 1));
         assert_eq!(source.position(u32::MAX).0, 4);
+        let places: Vec<u32> = source
+            .text()
+            .char_indices()
+            .map(|(offset, _)| saturate(offset))
+            .collect();
+        for near in &places {
+            for offset in &places {
+                let known = (*near, source.position(*near));
+                assert_eq!(
+                    source.position_from(known, *offset),
+                    source.position(*offset)
+                );
+            }
+        }
         assert_eq!(source.line(2), Some(("üx: y", 4)));
         assert_eq!(source.line(3), Some(("", 11)));
         assert_eq!(source.line(0), None);
