@@ -151,13 +151,6 @@ impl EbpfCapture {
         self.pins.is_some()
     }
 
-    fn counters(&self) -> Result<Vec<u64>, CaptureError> {
-        let map = self.map("COUNTERS")?;
-        batch::per_cpu_values::<u64>(map, Counter::COUNT)
-            .map(|all| all.iter().map(|cpus| cpus.iter().sum()).collect())
-            .map_err(|error| failed("reading the probe's counters", &error))
-    }
-
     fn map(&self, name: &'static str) -> Result<&MapData, CaptureError> {
         object::map_data(&self.ebpf, name)
     }
@@ -259,13 +252,11 @@ impl Capture for EbpfCapture {
             })
             .collect();
         interfaces.sort_by(|a, b| a.0.cmp(&b.0));
-        let counters = self.counters()?;
+        let counters = sweep::counters(&self.ebpf)?;
         let counter = |which: Counter| counters[which as usize];
         let unverified = self.sweep.unverified_entries();
         let verified =
             counter(Counter::VerifiedInserted).saturating_sub(counter(Counter::VerifiedDeleted));
-        let present = counter(Counter::UnverifiedInserted)
-            .saturating_sub(counter(Counter::UnverifiedDeleted));
         Ok(Snapshot {
             slots,
             interfaces,
@@ -287,7 +278,7 @@ impl Capture for EbpfCapture {
                     table: "unverified",
                     entries: unverified,
                     capacity: u64::from(self.loaded.sizes().unverified),
-                    evictions: self.sweep.evictions(present),
+                    evictions: self.sweep.evictions(),
                 },
             ],
         })

@@ -6,7 +6,7 @@ use aya::Ebpf;
 use aya::programs::{TestRun, TestRunOptions};
 use flowproof_common::key::FlowKey;
 use flowproof_common::layout::{DECIDE_HEADER, DECIDE_KEYS};
-use flowproof_common::record::FlowRecord;
+use flowproof_common::record::{Counter, FlowRecord};
 use flowproof_common::ticks::Ticks;
 
 use super::super::CaptureError;
@@ -44,12 +44,8 @@ impl Sweep {
         self.unverified_entries
     }
 
-    /// Flows evicted, if `present` were put in and not deleted since the counters began. Never falls,
-    /// although the two numbers are not read in one moment.
-    pub(super) fn evictions(&mut self, present: u64) -> u64 {
-        // Flows that came since the last look are not yet in `entries`, so a small excess proves nothing.
-        let excess = present.saturating_sub(self.unverified_entries);
-        self.evictions = self.evictions.max(excess);
+    /// Flows that the unverified table pushed out, as far as the looks at it prove. Never falls.
+    pub(super) const fn evictions(&self) -> u64 {
         self.evictions
     }
 
@@ -57,7 +53,15 @@ impl Sweep {
     pub(super) fn run_if_due(&mut self, ebpf: &mut Ebpf, now: u64) -> Result<(), CaptureError> {
         if now.saturating_sub(self.unverified_at) >= UNVERIFIED_INTERVAL {
             self.unverified_at = now;
+            let before = counters(ebpf)?;
             self.unverified_entries = self.collect(ebpf, "UNVERIFIED", now)?;
+            let after = counters(ebpf)?;
+            // What was put in before the look, not deleted by its end and not seen by it was evicted. The
+            // kernel does not say so itself.
+            let evicted = before[Counter::UnverifiedInserted as usize]
+                .saturating_sub(after[Counter::UnverifiedDeleted as usize])
+                .saturating_sub(self.unverified_entries);
+            self.evictions = self.evictions.max(evicted);
         }
         if now.saturating_sub(self.verified_at) >= VERIFIED_INTERVAL {
             self.verified_at = now;
@@ -102,4 +106,11 @@ impl Sweep {
         self.due.clear();
         Ok(())
     }
+}
+
+/// The probe's own counters, summed over CPUs, by [`Counter`].
+pub(super) fn counters(ebpf: &Ebpf) -> Result<Vec<u64>, CaptureError> {
+    batch::per_cpu_values::<u64>(object::map_data(ebpf, "COUNTERS")?, Counter::COUNT)
+        .map(|all| all.iter().map(|cpus| cpus.iter().sum()).collect())
+        .map_err(|error| failed("reading the probe's counters", &error))
 }
