@@ -6,6 +6,7 @@
 )]
 
 use crate::classify::{PrefixKey, RuleKey};
+use crate::drops::{DropLayout, IgnoredReasons};
 use crate::key::{FlowKey, FragmentKey, FragmentPorts};
 use crate::record::{Event, FlowRecord, InterfaceCounters, Settings, SlotFlows, SlotTraffic};
 
@@ -32,3 +33,7 @@ unsafe impl aya::Pod for RuleKey {}
 unsafe impl aya::Pod for PrefixKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Event {}
+// SAFETY: as above.
+unsafe impl aya::Pod for DropLayout {}
+// SAFETY: as above.
+unsafe impl aya::Pod for IgnoredReasons {}

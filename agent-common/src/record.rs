@@ -42,6 +42,9 @@ pub const fn point(interface: u32, egress: bool) -> u16 {
     if number == 0 { 0xfffe } else { number }
 }
 
+/// The capture point of packets that the kernel dropped before any hook saw them.
+pub const DROP_POINT: u16 = 0xffff;
+
 /// Index of a side in the two-element arrays.
 #[inline(always)]
 #[must_use]
@@ -91,11 +94,14 @@ impl FlowRecord {
         if *owner == point {
             return true;
         }
-        if *owner == 0 || now.nanos_since(last) >= TAKEOVER_AFTER {
+        // A hook that sees the packets after all takes over from the drop probe at once; the other way
+        // round, a packet dropped behind a hook has been counted there.
+        let free = *owner == 0 || *owner == DROP_POINT;
+        let stale = point != DROP_POINT && now.nanos_since(last) >= TAKEOVER_AFTER;
+        if free || stale {
             *owner = point;
-            return true;
         }
-        false
+        free || stale
     }
 }
 

@@ -413,6 +413,18 @@ impl State {
         }
     }
 
+    /// The state after this host's kernel dropped a packet that `sender` sent. A dropped SYN-ACK is a
+    /// failure too: no hook sees the handshake complete.
+    #[inline(always)]
+    #[must_use]
+    pub fn after_drop(self, sender: Side) -> Self {
+        if sender != self.initiator() && matches!(self.phase(), Phase::SynAck) {
+            self.failed(Outcome::DroppedHere, self.initiator())
+        } else {
+            self.failed(Outcome::DroppedHere, sender)
+        }
+    }
+
     /// The state after nothing came for so long, see [`Times`].
     #[inline(always)]
     #[must_use]

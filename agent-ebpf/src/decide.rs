@@ -59,10 +59,10 @@ fn decide_one(scratch: &mut Scratch, now: Ticks) {
     let times = record.times(now);
     let protocol = key.protocol;
     let port = key.service(record.state.initiator().other());
-    let owed =
-        protocol == UDP && udp_service_answers(port) || has_answered(record.slot);
-    let change =
-        flow::move_state(found.record, |state| state.after_silence(protocol, &times, owed));
+    let owed = protocol == UDP && udp_service_answers(port) || has_answered(record.slot);
+    let change = flow::move_state(found.record, |state| {
+        state.after_silence(protocol, &times, owed)
+    });
     if change.happened() {
         scratch.cause = Cause::default();
         flow::settle(key, found, change, &scratch.cause);

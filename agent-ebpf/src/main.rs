@@ -18,6 +18,7 @@
 
 mod atomic;
 mod decide;
+mod drops;
 mod event;
 mod flow;
 mod maps;

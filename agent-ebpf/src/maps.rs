@@ -12,6 +12,7 @@ use flowproof_common::record::{
     Counter, FlowRecord, INTERFACE_COUNTERS, InterfaceCounters, Settings, SlotFlows, SlotTraffic,
 };
 
+use crate::atomic;
 use crate::event::Cause;
 use crate::traffic::Sight;
 
@@ -22,11 +23,13 @@ pub(crate) static VERIFIED: HashMap<FlowKey, FlowRecord> = HashMap::with_max_ent
 
 /// All other flows. Evicts the least recently used, so that a flood costs only others of its kind.
 #[map]
-pub(crate) static UNVERIFIED: LruHashMap<FlowKey, FlowRecord> = LruHashMap::with_max_entries(65_536, 0);
+pub(crate) static UNVERIFIED: LruHashMap<FlowKey, FlowRecord> =
+    LruHashMap::with_max_entries(65_536, 0);
 
 /// Ports of first fragments.
 #[map]
-pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> = LruHashMap::with_max_entries(4096, 0);
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
+    LruHashMap::with_max_entries(4096, 0);
 
 /// Address classes by longest prefix, for the generations in [`PrefixKey`].
 #[map]
@@ -88,16 +91,17 @@ pub(crate) struct Scratch {
     pub(crate) sight: Sight,
 }
 
-/// One element for the programs in the traffic path, which run with softirqs off, and one for `decide`,
-/// which older kernels may interrupt by one of the former.
+/// One element for the programs in the traffic path, which run with softirqs off, one for `decide`, which
+/// older kernels may interrupt by one of the former, and one for the drop probe, which runs anywhere.
 #[map]
-pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(3, 0);
 
-/// Adds one to a counter of this CPU.
+/// Adds one to a counter of this CPU. Atomic, because a program in process context may be interrupted by
+/// one in the traffic path.
 #[inline(always)]
 pub(crate) fn count(counter: Counter) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: the pointer is to this CPU's own element and the program can't be interrupted by itself.
-        unsafe { *value += 1 };
+        // SAFETY: the pointer is into the map.
+        unsafe { atomic::add(value, 1) };
     }
 }

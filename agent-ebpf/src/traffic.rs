@@ -12,7 +12,7 @@ use flowproof_common::packet::{Fragment, Packet};
 use flowproof_common::parse::{self, Outcome};
 use flowproof_common::protocol::is_link_upkeep;
 use flowproof_common::record::{
-    ATTACH_GRACE, Counter, EventKind, FlowRecord, INTERFACE_COUNTERS, Settings, point,
+    ATTACH_GRACE, Counter, DROP_POINT, EventKind, FlowRecord, INTERFACE_COUNTERS, Settings, point,
 };
 use flowproof_common::state::State;
 use flowproof_common::ticks::Ticks;
@@ -64,6 +64,19 @@ pub(crate) struct Sight {
     zero: [u16; 3],
 }
 
+impl Sight {
+    /// Of a frame of `length` bytes at `point`; `now` in coarse monotonic nanoseconds.
+    #[inline(always)]
+    pub(crate) const fn new(length: u64, now: u64, point: u16) -> Self {
+        Self {
+            length,
+            now,
+            point,
+            zero: [0; 3],
+        }
+    }
+}
+
 #[inline(always)]
 fn watch<const ETHERNET: bool>(ctx: &TcContext, egress: bool) -> i32 {
     // SAFETY: the context is the program's own; the verifier checks each field.
@@ -101,17 +114,18 @@ fn watch<const ETHERNET: bool>(ctx: &TcContext, egress: bool) -> i32 {
     if !matches!(scratch.packet.fragment, Fragment::None) && !join_fragment(&mut scratch.packet) {
         return PASS;
     }
-    scratch.sight = Sight {
+    scratch.sight = Sight::new(
         length,
         // SAFETY: the helper has no precondition.
-        now: unsafe { bpf_ktime_get_coarse_ns() },
-        point: point(interface, egress),
-        zero: [0; 3],
-    };
+        unsafe { bpf_ktime_get_coarse_ns() },
+        point(interface, egress),
+    );
     if scratch.packet.is_icmp_error() && blame(ctx, scratch) {
         return PASS;
     }
-    account(scratch);
+    if let Some(settings) = SETTINGS.get(0) {
+        account(scratch, settings);
+    }
     PASS
 }
 
@@ -170,8 +184,7 @@ fn blame(ctx: &TcContext, scratch: &mut Scratch) -> bool {
         return false;
     };
     let error = &scratch.packet;
-    let change =
-        flow::move_state(found.record, |state| state.after_icmp_error(error, sender));
+    let change = flow::move_state(found.record, |state| state.after_icmp_error(error, sender));
     if change.happened() {
         scratch.cause = Cause {
             hop: error.source,
@@ -185,17 +198,19 @@ fn blame(ctx: &TcContext, scratch: &mut Scratch) -> bool {
     true
 }
 
+/// Counts a packet for its flow, which begins if it is not known.
 #[inline(always)]
-fn account(scratch: &mut Scratch) {
-    let Some(settings) = SETTINGS.get(0) else {
-        return;
-    };
+pub(crate) fn account(scratch: &mut Scratch, settings: &Settings) {
     let (key, sender) = FlowKey::of(&scratch.packet);
     scratch.key = key;
     if let Some(found) = flow::find(&scratch.key) {
         // SAFETY: the record is in a map.
         let record = unsafe { &mut *found.record };
-        if !record.owns(sender, scratch.sight.point, Ticks::from_nanos(scratch.sight.now)) {
+        if !record.owns(
+            sender,
+            scratch.sight.point,
+            Ticks::from_nanos(scratch.sight.now),
+        ) {
             return;
         }
         if !record.state.is_restarted_by(&scratch.packet) {
@@ -231,7 +246,11 @@ fn pass(scratch: &mut Scratch, found: Found, sender: Side, generation: u32) {
         }
     }
     // SAFETY: as above.
-    count_traffic(unsafe { (*record).slot }, sender == state.initiator(), sight);
+    count_traffic(
+        unsafe { (*record).slot },
+        sender == state.initiator(),
+        sight,
+    );
     let packet = &scratch.packet;
     let change = flow::move_state(record, |state| state.after(packet, sender));
     if change.happened() {
@@ -269,9 +288,14 @@ fn rejudge(key: &FlowKey, record: *mut FlowRecord, generation: u32) {
 #[inline(never)]
 fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
     let tables = Generation(settings.generation);
-    let attached_lately =
-        scratch.sight.now.saturating_sub(settings.attached_at) < ATTACH_GRACE;
-    let judgement = judge(&tables, &scratch.packet, &scratch.key, sender, attached_lately);
+    let attached_lately = scratch.sight.now.saturating_sub(settings.attached_at) < ATTACH_GRACE;
+    let judgement = judge(
+        &tables,
+        &scratch.packet,
+        &scratch.key,
+        sender,
+        attached_lately,
+    );
     let fresh = State::new(
         Verdict::of_slot(judgement.slot),
         judgement.initiator,
@@ -317,10 +341,20 @@ fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
     );
     flow::count_begun(judgement.slot);
     scratch.cause = Cause::default();
-    event::send(EventKind::Begun, &scratch.key, &scratch.record, &scratch.cause);
+    event::send(
+        EventKind::Begun,
+        &scratch.key,
+        &scratch.record,
+        &scratch.cause,
+    );
     if let Some(outcome) = state.decided_since(fresh) {
         flow::count_decided(judgement.slot, outcome);
-        event::send(EventKind::Decided, &scratch.key, &scratch.record, &scratch.cause);
+        event::send(
+            EventKind::Decided,
+            &scratch.key,
+            &scratch.record,
+            &scratch.cause,
+        );
     }
 }
 
@@ -329,16 +363,31 @@ const EEXIST: i32 = -17;
 
 #[inline(always)]
 fn count_traffic(slot: u32, to_responder: bool, sight: &Sight) {
-    if let Some(traffic) = SLOT_TRAFFIC.get_ptr_mut(slot) {
-        // SAFETY: the element is this CPU's own.
-        let traffic = unsafe { &mut *traffic };
-        if to_responder {
-            traffic.packets[0] += 1;
-            traffic.bytes[0] += sight.length;
-        } else {
-            traffic.packets[1] += 1;
-            traffic.bytes[1] += sight.length;
+    let Some(traffic) = SLOT_TRAFFIC.get_ptr_mut(slot) else {
+        return;
+    };
+    if sight.point == DROP_POINT {
+        // The drop probe may be interrupted by a program that counts here too.
+        // SAFETY: the pointer is into the map.
+        unsafe {
+            let index = usize::from(!to_responder);
+            atomic::add((&raw mut (*traffic).packets).cast::<u64>().add(index), 1);
+            atomic::add(
+                (&raw mut (*traffic).bytes).cast::<u64>().add(index),
+                sight.length,
+            );
+            (*traffic).last_seen = sight.now;
         }
-        traffic.last_seen = sight.now;
+        return;
     }
+    // SAFETY: the element is this CPU's own, and nothing interrupts the traffic path that counts here.
+    let traffic = unsafe { &mut *traffic };
+    if to_responder {
+        traffic.packets[0] += 1;
+        traffic.bytes[0] += sight.length;
+    } else {
+        traffic.packets[1] += 1;
+        traffic.bytes[1] += sight.length;
+    }
+    traffic.last_seen = sight.now;
 }

@@ -7,6 +7,8 @@
 
 mod attach;
 mod batch;
+mod btf;
+mod drops;
 mod object;
 pub mod pins;
 mod program;
@@ -27,6 +29,7 @@ use flowproof_common::record::{
 };
 
 use self::attach::{Attached, Hook};
+use self::drops::DropProbe;
 use self::pins::Pins;
 use self::sweep::Sweep;
 use self::tables::Loaded;
@@ -96,6 +99,8 @@ pub struct EbpfCapture {
     loaded: Loaded,
     installed: Option<Arc<Installed>>,
     sweep: Sweep,
+    drop_probe: Option<DropProbe>,
+    drop_reasons: StdHashMap<u32, String>,
     pins: Option<Pins>,
     options: EbpfOptions,
 }
@@ -109,8 +114,17 @@ pub struct EbpfCapture {
 pub fn open(options: EbpfOptions, matrix: &Installed) -> Result<EbpfCapture, CaptureError> {
     let pins = Pins::open(&options.pin_directory)?;
     let needed = tables::Sizes::for_matrix(matrix, &options);
-    let (mut ebpf, sizes, pins) = object::load(needed, pins)?;
+    let facts = drops::facts();
+    let (mut ebpf, sizes, pins) = object::load(needed, pins, facts.as_ref().ok())?;
     program::load_all(&mut ebpf)?;
+    let drops = facts.and_then(|facts| Ok((drops::attach(&mut ebpf, pins.as_ref())?, facts.names)));
+    let (drop_probe, drop_reasons) = match drops {
+        Ok((probe, names)) => (Some(probe), names),
+        Err(reason) => {
+            tracing::warn!(%reason, "can't tell drops on this host from silence");
+            (None, StdHashMap::new())
+        }
+    };
     let events = ebpf
         .take_map("EVENTS")
         .ok_or_else(|| missing("EVENTS"))
@@ -132,6 +146,8 @@ pub fn open(options: EbpfOptions, matrix: &Installed) -> Result<EbpfCapture, Cap
         loaded,
         installed: None,
         sweep: Sweep::new(),
+        drop_probe,
+        drop_reasons,
         pins,
         options,
     })
@@ -143,6 +159,13 @@ impl EbpfCapture {
     #[must_use]
     pub fn directory(&self) -> &SlotDirectory {
         self.loaded.directory()
+    }
+
+    /// The running kernel's names of drop reasons (`enum skb_drop_reason` without its prefix, in lower
+    /// case); empty if drops can't be seen.
+    #[must_use]
+    pub const fn drop_reasons(&self) -> &StdHashMap<u32, String> {
+        &self.drop_reasons
     }
 
     /// Whether a restart can adopt programs and counters.
@@ -315,6 +338,9 @@ impl Drop for EbpfCapture {
                 for (_, attached) in self.attached.drain() {
                     attached.detach();
                 }
+                if let Some(probe) = self.drop_probe.take() {
+                    probe.detach();
+                }
                 if let Some(pins) = self.pins.take() {
                     pins.remove();
                 }
@@ -428,22 +454,34 @@ mod tests {
         .unwrap();
     }
 
+    fn watch_loopback() -> EbpfCapture {
+        let matrix = empty();
+        let options = EbpfOptions {
+            pin_directory: PathBuf::from("/nonexistent/flowproof"),
+            ..EbpfOptions::default()
+        };
+        let mut capture = open(options, &matrix).unwrap();
+        capture.install(&matrix).unwrap();
+        let loopback = Interface {
+            index: 1,
+            name: "lo".to_owned(),
+        };
+        capture.attach(&loopback).unwrap();
+        capture
+    }
+
+    fn events(capture: &mut EbpfCapture) -> Vec<Event> {
+        let mut events = Vec::new();
+        capture
+            .poll(Duration::from_millis(300), &mut |event| events.push(*event))
+            .unwrap();
+        events
+    }
+
     #[test]
     fn a_connection_on_loopback_is_counted_once() {
         in_namespace(|| {
-            let matrix = empty();
-            let options = EbpfOptions {
-                pin_directory: PathBuf::from("/nonexistent/flowproof"),
-                ..EbpfOptions::default()
-            };
-            let mut capture = open(options, &matrix).unwrap();
-            capture.install(&matrix).unwrap();
-            capture
-                .attach(&Interface {
-                    index: 1,
-                    name: "lo".to_owned(),
-                })
-                .unwrap();
+            let mut capture = watch_loopback();
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (mut server, _) = listener.accept().unwrap();
@@ -452,10 +490,7 @@ mod tests {
             server.read_exact(&mut buffer).unwrap();
             drop(client);
             drop(server);
-            let mut events = Vec::new();
-            capture
-                .poll(Duration::from_millis(300), &mut |event| events.push(*event))
-                .unwrap();
+            assert!(!events(&mut capture).is_empty());
             let snapshot = capture.snapshot().unwrap();
             let flows = snapshot.slots[0].flows;
             assert_eq!(flows.begun, 1);
@@ -474,5 +509,37 @@ mod tests {
             );
             assert_eq!(flow[0].1.state.outcome(), Outcome::ClosedAfterAnswer);
         });
+    }
+
+    /// What netfilter drops on its way out never reaches an interface; what it drops on its way in did.
+    #[test]
+    fn a_drop_by_netfilter_is_told_from_silence() {
+        for hook in ["output", "input"] {
+            in_namespace(move || {
+                let rules = format!(
+                    "add table inet t; add chain inet t c {{ type filter hook {hook} priority 0; }}; \
+                     add rule inet t c tcp dport 4444 drop"
+                );
+                let done = std::process::Command::new("nft").arg(rules).status();
+                assert!(done.is_ok_and(|status| status.success()), "nft is needed");
+                let mut capture = watch_loopback();
+                let address = "127.0.0.1:4444".parse().unwrap();
+                let error = TcpStream::connect_timeout(&address, Duration::from_millis(300));
+                assert!(error.is_err());
+                let events = events(&mut capture);
+                let dropped = events
+                    .iter()
+                    .find(|event| event.record.state.outcome() == Outcome::DroppedHere)
+                    .unwrap_or_else(|| panic!("{hook}: no drop among {events:?}"));
+                let reason = capture
+                    .drop_reasons()
+                    .get(&dropped.drop_reason)
+                    .map(String::as_str);
+                assert_eq!(reason, Some("netfilter_drop"));
+                let flows = capture.snapshot().unwrap().slots[0].flows;
+                assert_eq!(flows.begun, 1);
+                assert_eq!(flows.decided[Outcome::DroppedHere as usize], 1);
+            });
+        }
     }
 }

@@ -6,6 +6,7 @@ use aya::maps::{Map, MapData};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
 use super::super::CaptureError;
+use super::drops::DropFacts;
 use super::pins::Pins;
 use super::tables::Sizes;
 use super::{failed, missing};
@@ -54,6 +55,7 @@ fn bytes() -> Result<Cow<'static, [u8]>, CaptureError> {
 pub(super) fn load(
     needed: Sizes,
     pins: Option<Pins>,
+    drops: Option<&DropFacts>,
 ) -> Result<(Ebpf, Sizes, Option<Pins>), CaptureError> {
     let bytes = bytes()?;
     let mut sizes = needed;
@@ -78,6 +80,10 @@ pub(super) fn load(
         for name in PINNED_MAPS {
             loader.map_pin_path(name, pins.directory().join(name));
         }
+    }
+    if let Some(drops) = drops {
+        loader.override_global("DROP_LAYOUT", &drops.layout, true);
+        loader.override_global("DROP_IGNORED", &drops.ignored, true);
     }
     let ebpf = loader.load(&bytes).map_err(|error| explain(&error))?;
     Ok((ebpf, sizes, pins))

@@ -1,0 +1,176 @@
+//! Sees packets that this host's kernel drops, with the reason (`kfree_skb`, `trace/events/skb.h`; reasons
+//! since Linux 5.17). A flow that was stopped here is told from one that got no answer; a flow that
+//! netfilter stops on its way out, which no hook on an interface ever sees, begins here.
+
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel};
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use flowproof_common::drops::{CONSUMED, DropLayout, IgnoredReasons};
+use flowproof_common::key::FlowKey;
+use flowproof_common::packet::Fragment;
+use flowproof_common::parse::{self, Bytes, Outcome, ether_type};
+use flowproof_common::protocol::is_link_upkeep;
+use flowproof_common::record::DROP_POINT;
+
+use crate::event::Cause;
+use crate::flow;
+use crate::maps::{SCRATCH, SETTINGS, Scratch};
+use crate::traffic::{self, Sight};
+
+/// Filled in by the loader.
+#[unsafe(no_mangle)]
+static DROP_LAYOUT: DropLayout = DropLayout {
+    skb_head: 0,
+    skb_end: 0,
+    skb_network_header: 0,
+    skb_protocol: 0,
+    skb_len: 0,
+    skb_dev: 0,
+    skb_sk: 0,
+    dev_net: 0,
+    sock_net: 0,
+    net_inode: 0,
+    watched_inode: 0,
+};
+
+/// Filled in by the loader.
+#[unsafe(no_mangle)]
+static DROP_IGNORED: IgnoredReasons = IgnoredReasons([0; 4]);
+
+/// A structure of the kernel.
+#[derive(Clone, Copy)]
+struct Kernel(usize);
+
+impl Kernel {
+    /// A member at an offset; zero if it can't be read.
+    #[inline(always)]
+    fn read<T: Copy + Default>(self, offset: u32) -> T {
+        // SAFETY: the helper checks the address itself.
+        unsafe { bpf_probe_read_kernel((self.0 + offset as usize) as *const T) }.unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: u32) -> Option<Self> {
+        let pointer = self.read::<usize>(offset);
+        (pointer != 0).then_some(Self(pointer))
+    }
+}
+
+/// The headers of a dropped packet, from the network header on.
+struct Headers {
+    start: usize,
+    room: u32,
+}
+
+impl Bytes for Headers {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        if offset.checked_add(N as u32)? > self.room {
+            return None;
+        }
+        // SAFETY: the helper checks the address itself.
+        unsafe { bpf_probe_read_kernel((self.start + offset as usize) as *const [u8; N]) }.ok()
+    }
+}
+
+/// Called for every packet that the kernel drops, in any network namespace.
+#[btf_tracepoint(function = "kfree_skb")]
+pub(crate) fn fp_drop(ctx: BtfTracePointContext) -> i32 {
+    let reason: u32 = ctx.arg(2);
+    // SAFETY: both are constants that the loader wrote before the program was loaded; volatile, since the
+    // compiler only knows the zeros above.
+    let (layout, ignored) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const DROP_LAYOUT),
+            core::ptr::read_volatile(&raw const DROP_IGNORED),
+        )
+    };
+    if reason == CONSUMED || ignored.contains(reason) {
+        return 0;
+    }
+    let skb = Kernel(ctx.arg::<usize>(0));
+    let socket = skb.follow(layout.skb_sk);
+    if !is_watched(skb, socket, &layout) {
+        return 0;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(2) else {
+        return 0;
+    };
+    // SAFETY: the element is this CPU's own, and the kernel does not run this program inside itself.
+    let scratch = unsafe { &mut *scratch };
+    if read(skb, &layout, scratch) {
+        blame(scratch, socket.is_some(), reason);
+    }
+    0
+}
+
+/// Whether the packet belongs to the network namespace that the daemon watches. The socket is asked first:
+/// a packet that has not been routed yet has no device, and while TCP queues it the device's place holds
+/// something else.
+#[inline(always)]
+fn is_watched(skb: Kernel, socket: Option<Kernel>, layout: &DropLayout) -> bool {
+    let namespace = match socket {
+        Some(socket) => socket.follow(layout.sock_net),
+        None => skb
+            .follow(layout.skb_dev)
+            .and_then(|device| device.follow(layout.dev_net)),
+    };
+    namespace.is_some_and(|net| net.read::<u32>(layout.net_inode) == layout.watched_inode)
+}
+
+/// Parses the packet into the scratch room.
+#[inline(never)]
+fn read(skb: Kernel, layout: &DropLayout, scratch: &mut Scratch) -> bool {
+    let network_header = u32::from(skb.read::<u16>(layout.skb_network_header));
+    let Some(head) = skb.follow(layout.skb_head) else {
+        return false;
+    };
+    let headers = Headers {
+        start: head.0 + network_header as usize,
+        room: skb
+            .read::<u32>(layout.skb_end)
+            .saturating_sub(network_header),
+    };
+    let kind = u16::from_be(skb.read::<u16>(layout.skb_protocol));
+    if !matches!(kind, ether_type::IPV4 | ether_type::IPV6) {
+        return false;
+    }
+    scratch.sight = Sight::new(
+        u64::from(skb.read::<u32>(layout.skb_len)),
+        // SAFETY: the helper has no precondition. Tracing programs may not use the coarse clock.
+        unsafe { bpf_ktime_get_ns() },
+        DROP_POINT,
+    );
+    matches!(
+        parse::network(&headers, 0, kind, &mut scratch.packet),
+        Outcome::Ip
+    ) && !matches!(scratch.packet.fragment, Fragment::Later)
+        && !is_link_upkeep(scratch.packet.protocol, scratch.packet.icmp_type)
+        // Nobody in particular owes a group an answer, so nobody in particular missed the packet.
+        && !scratch.packet.destination.is_group()
+}
+
+/// Puts the drop down to its flow.
+#[inline(never)]
+fn blame(scratch: &mut Scratch, local: bool, reason: u32) {
+    let Some(settings) = SETTINGS.get(0) else {
+        return;
+    };
+    if local && !scratch.packet.is_icmp_error() {
+        // On its way out: no hook has seen it, so it is counted here.
+        traffic::account(scratch, settings);
+    }
+    let (key, sender) = FlowKey::of(&scratch.packet);
+    scratch.key = key;
+    let Some(found) = flow::find(&scratch.key) else {
+        return;
+    };
+    let change = flow::move_state(found.record, |state| state.after_drop(sender));
+    if change.happened() {
+        scratch.cause = Cause {
+            drop_reason: reason,
+            ..Cause::default()
+        };
+        flow::settle(&scratch.key, found, change, &scratch.cause);
+    }
+}
