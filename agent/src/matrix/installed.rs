@@ -8,9 +8,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use flowproof_common::classify::FIRST_RULE_SLOT;
+use flowproof_common::address::{Address, MAPPED_PREFIX_BITS};
+use flowproof_common::classify::{BOUND, FIRST_RULE_SLOT, Tables, UNBOUND_CLASS};
 
-use super::compiled::{Compiled, RuleSetIndex};
+use super::compiled::{BoundRole, ClassPrefix, Compiled, Rule, RuleSetIndex};
 
 /// The name of a requirement's service for slots: FNV-1a, 64 bits, of `system/requirement#service`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -36,6 +37,9 @@ pub struct Installed {
     pub directory: SlotDirectory,
     slots: Vec<u32>,
     set_of_slot: HashMap<u32, RuleSetIndex>,
+    ipv4: PrefixTable<u32>,
+    ipv6: PrefixTable<u128>,
+    rules: FastMap<u128, u32>,
 }
 
 impl Installed {
@@ -58,11 +62,20 @@ impl Installed {
             .zip(&slots)
             .map(|(set, slot)| (*slot, set))
             .collect();
+        let (ipv4, ipv6) = prefix_tables(&compiled.prefixes);
+        let rules = compiled
+            .rules
+            .iter()
+            .map(|(rule, set)| (packed(rule), slots[set.0 as usize]))
+            .collect();
         Self {
             compiled,
             directory,
             slots,
             set_of_slot,
+            ipv4,
+            ipv6,
+            rules,
         }
     }
 
@@ -80,6 +93,124 @@ impl Installed {
             .get(&slot)
             .map_or(&[], |set| self.compiled.sets[set.0 as usize].as_slice())
     }
+}
+
+impl Installed {
+    /// The roles of an address, built-in ones included; none if it is not bound.
+    #[must_use]
+    pub fn roles_of(&self, address: &Address) -> &[BoundRole] {
+        let class = self.address_class(address) & !BOUND;
+        self.compiled
+            .classes
+            .get(class as usize)
+            .map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Tables for Installed {
+    fn address_class(&self, address: &Address) -> u32 {
+        let number = u128::from_be_bytes(address.bytes());
+        if address.is_v4() {
+            self.ipv4.longest(ipv4_part(number))
+        } else {
+            self.ipv6.longest(number)
+        }
+    }
+
+    fn port_class(&self, port: u16) -> u16 {
+        self.compiled.port_classes[usize::from(port)]
+    }
+
+    fn rule(&self, from: u32, to: u32, protocol: u8, port_class: u16) -> Option<u32> {
+        let rule = Rule {
+            from,
+            to,
+            port_class,
+            protocol,
+        };
+        self.rules.get(&packed(&rule)).copied()
+    }
+}
+
+/// Keys come from files that the operator chose and look-ups insert nothing, so the faster of foldhash's two will do.
+type FastMap<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Longest-prefix match by one hash look-up for each length in use: sites use a handful of lengths, and a hash table
+/// of whole prefixes takes less memory than a trie of their bits.
+#[derive(Clone, Debug)]
+struct PrefixTable<N> {
+    /// Mask of a length and its prefixes, the longest first.
+    lengths: Vec<(N, FastMap<N, u32>)>,
+}
+
+impl<N: Copy + Eq + std::hash::Hash + std::ops::BitAnd<Output = N>> PrefixTable<N> {
+    const fn new() -> Self {
+        Self {
+            lengths: Vec::new(),
+        }
+    }
+
+    /// Lengths must come in descending order.
+    fn insert(&mut self, mask: N, prefix: N, class: u32) {
+        match self.lengths.last_mut() {
+            Some((last, prefixes)) if *last == mask => {
+                prefixes.insert(prefix, class);
+            }
+            _ => self
+                .lengths
+                .push((mask, std::iter::once((prefix, class)).collect())),
+        }
+    }
+
+    #[inline]
+    fn longest(&self, address: N) -> u32 {
+        self.lengths
+            .iter()
+            .find_map(|(mask, prefixes)| prefixes.get(&(address & *mask)))
+            .copied()
+            .unwrap_or(UNBOUND_CLASS)
+    }
+}
+
+/// `prefixes` sorted by length, the longest first.
+fn prefix_tables(prefixes: &[ClassPrefix]) -> (PrefixTable<u32>, PrefixTable<u128>) {
+    let mut ipv4 = PrefixTable::new();
+    let mut ipv6 = PrefixTable::new();
+    for prefix in prefixes {
+        let number = u128::from_be_bytes(prefix.address.bytes());
+        // A shift by all the bits would overflow: that mask is empty.
+        let mask = u128::MAX
+            .checked_shl(128 - u32::from(prefix.bits))
+            .unwrap_or(0);
+        if prefix.address.is_v4() && u32::from(prefix.bits) >= MAPPED_PREFIX_BITS {
+            ipv4.insert(ipv4_part(mask), ipv4_part(number), prefix.class);
+        } else {
+            ipv6.insert(mask, number, prefix.class);
+        }
+    }
+    // What covers the whole of IPv4 may be written as a wider IPv6 prefix; the tables are to say what one trie over
+    // all prefixes says.
+    let rest = ipv6.longest(u128::from_be_bytes(Address::from_v4([0; 4]).bytes()));
+    if rest != UNBOUND_CLASS && ipv4.lengths.last().is_none_or(|(mask, _)| *mask != 0) {
+        ipv4.insert(0, 0, rest);
+    }
+    (ipv4, ipv6)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low 32 bits of a mapped address are the IPv4 address"
+)]
+const fn ipv4_part(number: u128) -> u32 {
+    number as u32
+}
+
+/// A rule as one number, which hashes faster than four.
+fn packed(rule: &Rule) -> u128 {
+    u128::from(rule.from) << 64
+        | u128::from(rule.to) << 32
+        | u128::from(rule.port_class) << 8
+        | u128::from(rule.protocol)
 }
 
 /// Who owns which counter slot.

@@ -1,11 +1,12 @@
 //! The connectivity matrix: what a vendor's "firewall requirements" table says, as valid types.
 //!
 //! `model`, `id`, `service` and `binding` hold the types; they know nothing of files. `read` makes them from YAML, `check`
-//! finds what a valid system still leaves open. `compiled` is the matrix as look-up tables, `installed` gives its rule
-//! sets their counter slots. Nothing here knows of packets, clocks or the network.
+//! finds what a valid system still leaves open. `compile` makes look-up tables of matrix and site, which `compiled`
+//! holds; `installed` gives their rule sets counter slots. Nothing here knows of packets, clocks or the network.
 
 pub mod binding;
 mod check;
+pub mod compile;
 pub mod compiled;
 pub mod id;
 pub mod installed;
