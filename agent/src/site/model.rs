@@ -1,9 +1,12 @@
 //! The valid site. It refers to the systems and roles of one matrix by their indices, so it is only of use together
 //! with the matrix that it was read against.
 
+use std::collections::HashMap;
+
 use ipnet::IpNet;
 
-use crate::matrix::{Binding, Matrix, RoleIndex, SystemIndex};
+use crate::matrix::compiled::BoundRole;
+use crate::matrix::{Binding, BuiltInRole, Matrix, RoleIndex, RoleRef, SystemIndex};
 
 /// What a site binds one role to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,5 +53,70 @@ impl Site {
             .filter(move |binding| binding.system == system && binding.role == role)
             .flat_map(|binding| &binding.bindings);
         pack.iter().chain(site)
+    }
+
+    /// Every role of the deployed systems with everything that it stands for, as `Compiled::compile` takes it.
+    #[must_use]
+    pub fn role_bindings(&self, matrix: &Matrix) -> Vec<(BoundRole, Vec<Binding>)> {
+        let site: HashMap<(SystemIndex, RoleIndex), &[Binding]> = self
+            .roles
+            .iter()
+            .map(|bound| ((bound.system, bound.role), bound.bindings.as_slice()))
+            .collect();
+        let mut roles = Vec::new();
+        for &system in &self.systems {
+            let content = matrix.system(system);
+            if content.roles.is_empty() {
+                // Its requirements name built-in roles only; the entry says that they are in force.
+                let role = RoleRef::BuiltIn(BuiltInRole::Any);
+                roles.push((BoundRole { system, role }, Vec::new()));
+            }
+            for (index, role) in content.indexed_roles() {
+                let mut bound = role.names.clone();
+                bound.extend_from_slice(site.get(&(system, index)).copied().unwrap_or_default());
+                let role = RoleRef::Declared(index);
+                roles.push((BoundRole { system, role }, bound));
+            }
+        }
+        roles
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_role_of_a_deployed_system_is_listed_with_its_names_and_bindings() {
+        let mut reading = Matrix::read_text(
+            "a.yaml",
+            "system: a\ntitle: A\nroles: {x: {names: [10.0.0.1]}, y: }\nrequirements: []\n",
+        );
+        for id in ["b", "c"] {
+            let text = format!("system: {id}\ntitle: T\nrequirements: []\n");
+            reading
+                .matrix
+                .systems
+                .extend(Matrix::read_text("other.yaml", &text).matrix.systems);
+        }
+        let text = "site: s\nsystems: [b, a]\nroles: {a/x: [10.0.0.2]}\n";
+        let site = crate::site::Site::read_text("site.yaml", text, &reading)
+            .site
+            .unwrap();
+        let shown: Vec<String> = site
+            .role_bindings(&reading.matrix)
+            .iter()
+            .map(|(role, bound)| {
+                let system = reading.matrix.system(role.system);
+                let bound: Vec<_> = bound.iter().map(ToString::to_string).collect();
+                format!(
+                    "{}/{} {}",
+                    system.id,
+                    system.role_id(role.role),
+                    bound.join(" ")
+                )
+            })
+            .collect();
+        assert_eq!(shown, ["b/any ", "a/x 10.0.0.1 10.0.0.2", "a/y "]);
     }
 }
