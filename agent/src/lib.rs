@@ -5,4 +5,5 @@ pub mod cli;
 pub mod finding;
 pub mod matrix;
 pub mod site;
+pub mod verdict;
 pub mod yaml;
