@@ -9,6 +9,7 @@
 
 mod check;
 mod detach;
+mod explain;
 mod schema;
 mod snippet;
 
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::capture::CaptureError;
+use crate::matrix::compile::CompileError;
 use crate::yaml::LoadError;
 
 /// Proves from live traffic that a deployment follows its connectivity matrix.
@@ -33,6 +35,8 @@ pub struct Cli {
 enum Verb {
     /// Check matrix files and a site file, and show what they say
     Check(check::Arguments),
+    /// Tell what the matrix says of one flow, and why
+    Explain(explain::Arguments),
     /// Take off the kernel programs that a daemon left behind
     Detach(detach::Arguments),
     /// Print the JSON Schema of a kind of file
@@ -67,6 +71,12 @@ pub enum Error {
     /// The capture back end refused.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// An argument makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The matrix and the site are too large for the tables.
+    #[error("the matrix can't be used")]
+    Compile(#[from] CompileError),
     /// The result could not be written.
     #[error("cannot write the result")]
     Output(#[source] io::Error),
@@ -78,6 +88,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.verb {
             Verb::Check(arguments) => check::run(&arguments),
+            Verb::Explain(arguments) => explain::run(&arguments),
             Verb::Detach(arguments) => detach::run(&arguments),
             Verb::Schema(arguments) => schema::run(&arguments),
         };

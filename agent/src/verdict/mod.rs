@@ -2,6 +2,7 @@
 //!
 //! Pure: no clock, no packets, no files.
 
+pub mod explain;
 pub mod near_miss;
 
 use std::sync::Arc;

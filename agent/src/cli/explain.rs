@@ -1,0 +1,686 @@
+//! `flowproof explain`: what the matrix says of one flow and why, for whoever wonders about a line of a firewall's log.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use flowproof_common::classify::Verdict;
+use flowproof_common::protocol;
+use serde::Serialize;
+
+use super::{Error, Format, Outcome, print, print_error, snippet};
+use crate::matrix::compile::HostAddresses;
+use crate::matrix::compiled::Compiled;
+use crate::matrix::installed::{Installed, SlotDirectory};
+use crate::matrix::{Matrix, Protocol, ServiceKey};
+use crate::site::Site;
+use crate::verdict::explain::{Because, End, Explanation};
+use crate::verdict::near_miss::service_text;
+use crate::verdict::{Asked, Explainer, role_name};
+
+/// Arguments of `flowproof explain`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Matrix files, or folders of them (*.yaml, *.yml)
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    matrix: Vec<PathBuf>,
+    /// The site file that says which systems are deployed and what their roles are bound to
+    #[arg(long, value_name = "FILE")]
+    site: PathBuf,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// The arrow between the ends, which may be left out
+    #[arg(short = '>', hide = true)]
+    arrow: bool,
+    /// Who opens the conversation, and with whom: `10.20.3.4 10.1.0.10:8443/tcp`,
+    /// `'2001:db8::4 -> [2001:db8::10]:53/udp'`, `10.20.3.4 10.1.0.10/icmp`.
+    /// Quote the arrow: the shell takes its point for a redirection
+    #[arg(required = true, num_args = 1..=3, value_name = "FLOW")]
+    flow: Vec<String>,
+}
+
+/// What was observed of the flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// How many flows of this kind.
+    pub(super) flows: u64,
+    /// How many of them by outcome.
+    pub(super) by_outcome: BTreeMap<&'static str, u64>,
+    /// The first packet of the first.
+    pub(super) first: SystemTime,
+    /// The last packet of the last.
+    pub(super) last: SystemTime,
+}
+
+/// Explains a flow. An unexpected one is [`Outcome::FallsShort`].
+pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
+    let asked = parse(&arguments.flow).map_err(|error| Error::Usage(error.to_string()))?;
+    let mut reading = Matrix::read(&arguments.matrix)?;
+    let site = Site::read(&arguments.site, &reading)?;
+    reading.findings.append(site.findings);
+    let Some(site) = site.site.filter(|_| !reading.findings.has_errors()) else {
+        print_error(|out| snippet::write(&reading.findings, out))?;
+        return Ok(Outcome::FallsShort);
+    };
+    let bindings = site.role_bindings(&reading.matrix);
+    let compiled = Compiled::compile(Arc::new(reading.matrix), bindings, &HostAddresses::Unknown)?;
+    let installed = Installed::new(Arc::new(compiled), SlotDirectory::default());
+    let explainer = Explainer::new(Arc::new(installed));
+    let explanation = explainer.explain(&asked);
+    let page = Page {
+        compiled: &explainer.installed().compiled,
+        site: &arguments.site,
+        asked: &asked,
+        explanation: &explanation,
+        seen: None,
+    };
+    print(|out| match arguments.format {
+        Format::Text => page.text(out),
+        Format::Json => page.json(out),
+    })?;
+    Ok(match explanation.verdict {
+        Verdict::Unexpected => Outcome::FallsShort,
+        Verdict::Expected | Verdict::Unscoped => Outcome::Fine,
+    })
+}
+
+/// Why a text is no flow, with the remedy.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum FlowError {
+    #[error(
+        "the shell took the `>` of `->` for a redirection: quote the flow, or leave the arrow out"
+    )]
+    Redirected,
+    #[error("a flow has two ends, not {0}: write `10.20.3.4 10.1.0.10:8443/tcp`")]
+    Ends(usize),
+    #[error(
+        "`{0}` is not an address: write an IPv4 or IPv6 address, with a port as `10.1.0.10:443` or `[2001:db8::10]:443`"
+    )]
+    Address(String),
+    #[error("`{0}` names no protocol: end it with `/tcp`, `/udp`, `/icmp` or another protocol")]
+    NoProtocol(String),
+    #[error("{0}")]
+    Protocol(String),
+    #[error("`{0}` has no port: write `{1}:443/{2}`")]
+    NoPort(String, String, Protocol),
+    #[error("`{0}`: {1} has no ports, write the address without one")]
+    Portless(String, Protocol),
+    #[error("one end is IPv4 and the other IPv6: a flow has one version at both ends")]
+    Families,
+    #[error("`{0}` is IPv{1}, which does not carry {2}: write `/{3}`")]
+    WrongIcmp(IpAddr, u8, Protocol, Protocol),
+}
+
+fn parse(words: &[String]) -> Result<Asked, FlowError> {
+    let text = words.join(" ");
+    if text.split_whitespace().any(|word| word == "-") {
+        return Err(FlowError::Redirected);
+    }
+    let text = text.replace("->", " ");
+    let ends: Vec<&str> = text.split_whitespace().collect();
+    let [from, to] = ends.as_slice() else {
+        return Err(FlowError::Ends(ends.len()));
+    };
+    let (initiator, initiator_port) = endpoint(from)?;
+    let Some((end, service)) = to.split_once('/') else {
+        return Err(FlowError::NoProtocol((*to).to_owned()));
+    };
+    let (responder, port) = endpoint(end)?;
+    if initiator.is_ipv4() != responder.is_ipv4() {
+        return Err(FlowError::Families);
+    }
+    let (name, number) = match service.split_once('/') {
+        Some((name, number)) => (name, Some(number)),
+        None => (service, None),
+    };
+    let mut protocol: Protocol = name
+        .parse()
+        .map_err(|error: crate::matrix::ServiceError| FlowError::Protocol(error.to_string()))?;
+    let number = number
+        .map(|number| {
+            number
+                .parse::<u16>()
+                .map_err(|_| FlowError::Protocol(format!("`{number}` is not a port or ICMP type")))
+        })
+        .transpose()?;
+    let service = match protocol {
+        Protocol::Icmp | Protocol::Icmpv6 => {
+            // People write ICMP and mean ping, whatever the version.
+            if protocol == Protocol::Icmp && responder.is_ipv6() && number.is_none() {
+                protocol = Protocol::Icmpv6;
+            }
+            let right = if responder.is_ipv6() {
+                Protocol::Icmpv6
+            } else {
+                Protocol::Icmp
+            };
+            if protocol != right {
+                let version = if responder.is_ipv6() { 6 } else { 4 };
+                return Err(FlowError::WrongIcmp(responder, version, protocol, right));
+            }
+            let echo = if right == Protocol::Icmp {
+                protocol::ICMP_ECHO_REQUEST
+            } else {
+                protocol::ICMPV6_ECHO_REQUEST
+            };
+            match (port, number) {
+                (Some(_), _) => return Err(FlowError::Portless((*to).to_owned(), protocol)),
+                (None, Some(kind)) if kind > u16::from(u8::MAX) => {
+                    return Err(FlowError::Protocol(format!(
+                        "ICMP type {kind} is out of range, use 0 to 255"
+                    )));
+                }
+                (None, kind) => kind.unwrap_or(u16::from(echo)),
+            }
+        }
+        _ if protocol.has_ports() => match (port, number) {
+            (Some(port), None) | (None, Some(port)) => port,
+            (None, None) | (Some(_), Some(_)) => {
+                return Err(FlowError::NoPort(
+                    (*to).to_owned(),
+                    bracketed(responder),
+                    protocol,
+                ));
+            }
+        },
+        Protocol::Tcp | Protocol::Udp | Protocol::Vrrp | Protocol::Other(_) => {
+            if port.or(number).is_some() {
+                return Err(FlowError::Portless((*to).to_owned(), protocol));
+            }
+            0
+        }
+    };
+    Ok(Asked {
+        initiator: initiator.into(),
+        initiator_port,
+        responder: responder.into(),
+        protocol: protocol.number(),
+        service,
+    })
+}
+
+/// An address, with its port if it has one.
+fn endpoint(text: &str) -> Result<(IpAddr, Option<u16>), FlowError> {
+    let error = || FlowError::Address(text.to_owned());
+    if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
+        return Ok((socket.ip().to_canonical(), Some(socket.port())));
+    }
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    let address: IpAddr = bare.parse().map_err(|_| error())?;
+    Ok((address.to_canonical(), None))
+}
+
+fn bracketed(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+/// An explanation with what is needed to put it into words.
+struct Page<'a> {
+    compiled: &'a Compiled,
+    site: &'a Path,
+    asked: &'a Asked,
+    explanation: &'a Explanation,
+    seen: Option<&'a Seen>,
+}
+
+impl Page<'_> {
+    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let explanation = self.explanation;
+        writeln!(
+            out,
+            "{} -> {} {}: {}",
+            explanation.initiator.address,
+            explanation.responder.address,
+            service_text(self.asked.protocol, self.asked.service),
+            explanation.verdict.name()
+        )?;
+        self.end("initiator", &explanation.initiator, out)?;
+        self.end("responder", &explanation.responder, out)?;
+        match explanation.verdict {
+            Verdict::Expected => {
+                for key in &explanation.requirements {
+                    writeln!(
+                        out,
+                        "covered by {}: {}",
+                        self.compiled.matrix.service_id(*key),
+                        self.row(*key)
+                    )?;
+                }
+            }
+            Verdict::Unexpected => {
+                writeln!(out, "no requirement covers it")?;
+                if explanation.near_misses.is_empty() {
+                    writeln!(out, "no requirement comes near it")?;
+                }
+                for miss in &explanation.near_misses {
+                    writeln!(
+                        out,
+                        "near miss ({}): {}: {}",
+                        miss.kind.name().replace('_', " "),
+                        self.compiled.matrix.service_id(miss.service),
+                        miss.detail
+                    )?;
+                }
+            }
+            Verdict::Unscoped => writeln!(
+                out,
+                "neither end has a role, so the matrix says nothing of it"
+            )?,
+        }
+        match self.seen {
+            None => writeln!(out, "nothing has been observed: no capture given"),
+            Some(seen) if seen.flows == 0 => {
+                writeln!(out, "the capture has no such flow")
+            }
+            Some(seen) => {
+                let outcomes: Vec<String> = seen
+                    .by_outcome
+                    .iter()
+                    .map(|(outcome, flows)| format!("{flows} {}", outcome.replace('_', " ")))
+                    .collect();
+                writeln!(
+                    out,
+                    "seen: {} ({}), first at {}, last at {}",
+                    snippet::counted(usize::try_from(seen.flows).unwrap_or(usize::MAX), "flow"),
+                    outcomes.join(", "),
+                    Time(seen.first),
+                    Time(seen.last)
+                )
+            }
+        }
+    }
+
+    fn end(&self, name: &str, end: &End, out: &mut dyn Write) -> io::Result<()> {
+        if end.roles.is_empty() {
+            return writeln!(
+                out,
+                "{name} {} has no role: no binding covers it",
+                end.address
+            );
+        }
+        for (role, because) in &end.roles {
+            writeln!(
+                out,
+                "{name} {} is {}: {}",
+                end.address,
+                role_name(self.compiled, *role),
+                self.because(*because, role.system)
+            )?;
+        }
+        Ok(())
+    }
+
+    fn because(&self, because: Because, system: crate::matrix::SystemIndex) -> String {
+        match because {
+            Because::Site(prefix) => format!(
+                "{} binds it to {}",
+                snippet::visible(&self.site.display().to_string()),
+                crate::matrix::Binding::Prefix(prefix)
+            ),
+            Because::Pack(prefix) => format!(
+                "the rule pack `{}` names {}",
+                self.compiled.matrix.system(system).id,
+                crate::matrix::Binding::Prefix(prefix)
+            ),
+            Because::LimitedBroadcast => "the limited broadcast address".to_owned(),
+            Because::DirectedBroadcast(prefix) => {
+                format!("the broadcast address of {prefix}, which is bound")
+            }
+            Because::Loopback => "a loopback address".to_owned(),
+        }
+    }
+
+    /// What a requirement says, on one line.
+    fn row(&self, key: ServiceKey) -> String {
+        let system = self.compiled.matrix.system(key.system);
+        let row = self.compiled.matrix.requirement(key);
+        let mut text = format!(
+            "`{}` to `{}`, {}, {}",
+            system.role_id(row.from),
+            system.role_id(row.to),
+            row.direction.as_str(),
+            row.necessity.as_str()
+        );
+        if let Some(purpose) = &row.purpose {
+            text.push_str(", ");
+            text.push_str(&snippet::visible(purpose));
+        }
+        if let Some(provenance) = &row.provenance {
+            let section = snippet::visible(&provenance.section);
+            text.push_str(&format!(" ({section}, row {})", provenance.row));
+        }
+        text
+    }
+
+    fn json(&self, out: &mut dyn Write) -> io::Result<()> {
+        let explanation = self.explanation;
+        let ports = protocol::has_ports(self.asked.protocol);
+        let icmp = matches!(self.asked.protocol, protocol::ICMP | protocol::ICMPV6);
+        let report = Report {
+            initiator: self.end_view(&explanation.initiator),
+            responder: self.end_view(&explanation.responder),
+            protocol: Protocol::from_number(self.asked.protocol).json_text(),
+            port: (ports || icmp).then_some(self.asked.service),
+            verdict: explanation.verdict.name(),
+            requirements: explanation
+                .requirements
+                .iter()
+                .map(|key| self.compiled.matrix.service_id(*key))
+                .collect(),
+            near_misses: explanation
+                .near_misses
+                .iter()
+                .map(|miss| MissView {
+                    kind: miss.kind.name(),
+                    requirement: self.compiled.matrix.service_id(miss.service),
+                    detail: &miss.detail,
+                })
+                .collect(),
+            seen: self.seen.map(|seen| SeenView {
+                flows: seen.flows,
+                by_outcome: &seen.by_outcome,
+                first_seen: (seen.flows > 0).then(|| Time(seen.first).to_string()),
+                last_seen: (seen.flows > 0).then(|| Time(seen.last).to_string()),
+            }),
+        };
+        serde_json::to_writer(&mut *out, &report)?;
+        writeln!(out)
+    }
+
+    fn end_view(&self, end: &End) -> EndView {
+        EndView {
+            address: end.address.to_string(),
+            roles: end
+                .roles
+                .iter()
+                .map(|(role, because)| RoleView {
+                    role: role_name(self.compiled, *role),
+                    because: self.because(*because, role.system),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// RFC 3339 with nanoseconds.
+struct Time(SystemTime);
+
+impl fmt::Display for Time {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_rfc3339_nanos(self.0).fmt(formatter)
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    initiator: EndView,
+    responder: EndView,
+    protocol: String,
+    port: Option<u16>,
+    verdict: &'static str,
+    requirements: Vec<String>,
+    near_misses: Vec<MissView<'a>>,
+    seen: Option<SeenView<'a>>,
+}
+
+#[derive(Serialize)]
+struct EndView {
+    address: String,
+    roles: Vec<RoleView>,
+}
+
+#[derive(Serialize)]
+struct RoleView {
+    role: String,
+    because: String,
+}
+
+#[derive(Serialize)]
+struct MissView<'a> {
+    kind: &'static str,
+    requirement: String,
+    detail: &'a str,
+}
+
+#[derive(Serialize)]
+struct SeenView<'a> {
+    flows: u64,
+    by_outcome: &'a BTreeMap<&'static str, u64>,
+    first_seen: Option<String>,
+    last_seen: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use clap::Parser;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cli::Cli;
+
+    /// `initiator[:port] responder protocol service`, or a part of the error.
+    #[track_caller]
+    fn check(words: &[&str], expect: Result<&str, &str>) {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        match (parse(&words), expect) {
+            (Ok(asked), Ok(expect)) => {
+                let port = asked
+                    .initiator_port
+                    .map_or(String::new(), |p| format!(":{p}"));
+                let got = format!(
+                    "{}{port} {} {} {}",
+                    asked.initiator, asked.responder, asked.protocol, asked.service
+                );
+                assert_eq!(got, expect);
+            }
+            (Err(error), Err(part)) => {
+                assert!(error.to_string().contains(part), "{words:?}: {error}");
+            }
+            (got, expect) => panic!("{words:?}: got {got:?}, expected {expect:?}"),
+        }
+    }
+
+    #[test]
+    fn reads_flows() {
+        let plain = Ok("10.20.3.4 10.1.0.10 6 8443");
+        check(&["10.20.3.4", "->", "10.1.0.10:8443/tcp"], plain);
+        check(&["10.20.3.4 -> 10.1.0.10:8443/tcp"], plain);
+        check(&["10.20.3.4->10.1.0.10:8443/tcp"], plain);
+        check(&["10.20.3.4", "10.1.0.10:8443/tcp"], plain);
+        check(&["10.20.3.4", "10.1.0.10/tcp/8443"], plain);
+        check(&["::ffff:10.20.3.4", "10.1.0.10:8443/TCP"], plain);
+        check(
+            &["10.20.3.4:5000", "10.1.0.10:53/udp"],
+            Ok("10.20.3.4:5000 10.1.0.10 17 53"),
+        );
+        check(
+            &["[2001:db8::4]:1", "[2001:db8::1]:443/tcp"],
+            Ok("2001:db8::4:1 2001:db8::1 6 443"),
+        );
+        check(&["10.0.0.1", "10.0.0.2/icmp"], Ok("10.0.0.1 10.0.0.2 1 8"));
+        check(
+            &["10.0.0.1", "10.0.0.2/icmp/13"],
+            Ok("10.0.0.1 10.0.0.2 1 13"),
+        );
+        check(&["::1", "2001:db8::1/icmp"], Ok("::1 2001:db8::1 58 128"));
+        check(
+            &["10.0.0.1", "224.0.0.18/vrrp"],
+            Ok("10.0.0.1 224.0.0.18 112 0"),
+        );
+        check(&["10.0.0.1", "10.0.0.2/47"], Ok("10.0.0.1 10.0.0.2 47 0"));
+    }
+
+    #[test]
+    fn refuses_what_is_no_flow() {
+        check(&["10.0.0.1", "-"], Err("quote the flow"));
+        check(&["10.0.0.1"], Err("two ends, not 1"));
+        check(
+            &["10.0.0.1 10.0.0.2 10.0.0.3:1/tcp"],
+            Err("two ends, not 3"),
+        );
+        check(
+            &["10.0.0", "10.0.0.2:1/tcp"],
+            Err("`10.0.0` is not an address"),
+        );
+        check(
+            &["10.0.0.1", "10.0.0.2:99999/tcp"],
+            Err("is not an address"),
+        );
+        check(&["10.0.0.1", "10.0.0.2:443"], Err("names no protocol"));
+        check(
+            &["10.0.0.1", "10.0.0.2:443/tpc"],
+            Err("`tpc` is not a protocol"),
+        );
+        check(
+            &["10.0.0.1", "10.0.0.2/tcp"],
+            Err("write `10.0.0.2:443/tcp`"),
+        );
+        check(&["::1", "::2/udp"], Err("write `[::2]:443/udp`"));
+        check(&["10.0.0.1", "10.0.0.2:1/vrrp"], Err("vrrp has no ports"));
+        check(&["10.0.0.1", "10.0.0.2:1/icmp"], Err("icmp has no ports"));
+        check(&["10.0.0.1", "10.0.0.2/icmp/256"], Err("out of range"));
+        check(&["10.0.0.1", "10.0.0.2/icmpv6"], Err("write `/icmp`"));
+        check(&["10.0.0.1", "[::2]:1/tcp"], Err("one version"));
+    }
+
+    #[test]
+    fn the_arrow_may_stand_alone_on_the_command_line() {
+        for flow in [
+            &["10.0.0.1", "->", "10.0.0.2:1/tcp"][..],
+            &["10.0.0.1 -> 10.0.0.2:1/tcp"],
+            &["10.0.0.1", "10.0.0.2:1/tcp"],
+        ] {
+            let head = ["flowproof", "explain", "--matrix", "m", "--site", "s"];
+            let words = head.iter().chain(flow).chain(&["--format", "json"]);
+            assert!(Cli::try_parse_from(words).is_ok(), "{flow:?}");
+        }
+        assert!(
+            Cli::try_parse_from(["flowproof", "explain", "10.0.0.1", "10.0.0.2:1/tcp"]).is_err()
+        );
+    }
+
+    fn explained(flow: &str, seen: Option<&Seen>) -> (String, Value) {
+        let reading = Matrix::read_text(
+            "s.yaml",
+            "system: s\ntitle: S\nroles: {client: , server: {names: [10.1.0.10]}}\nrequirements:\n\
+             - {id: web, from: client, to: server, services: [tcp/443], purpose: pages, \
+             provenance: {section: Ports, row: 2}}\n\
+             - {id: find, from: client, to: broadcast, services: [udp/67]}\n",
+        );
+        let text = "site: x\nsystems: [s]\nroles: {s/client: [10.20.0.0/16]}\n";
+        let site = Site::read_text("site.yaml", text, &reading).site.unwrap();
+        let bindings = site.role_bindings(&reading.matrix);
+        let compiled =
+            Compiled::compile(Arc::new(reading.matrix), bindings, &HostAddresses::Unknown).unwrap();
+        let installed = Installed::new(Arc::new(compiled), SlotDirectory::default());
+        let explainer = Explainer::new(Arc::new(installed));
+        let asked = parse(&[flow.to_owned()]).unwrap();
+        let explanation = explainer.explain(&asked);
+        let page = Page {
+            compiled: &explainer.installed().compiled,
+            site: Path::new("site.yaml"),
+            asked: &asked,
+            explanation: &explanation,
+            seen,
+        };
+        let (mut text, mut json) = (Vec::new(), Vec::new());
+        page.text(&mut text).unwrap();
+        page.json(&mut json).unwrap();
+        (
+            String::from_utf8(text).unwrap(),
+            serde_json::from_slice(&json).unwrap(),
+        )
+    }
+
+    #[test]
+    fn an_expected_flow_names_its_requirement() {
+        let seen = Seen {
+            flows: 3,
+            by_outcome: BTreeMap::from([("answered", 1), ("no_answer", 2)]),
+            first: UNIX_EPOCH,
+            last: UNIX_EPOCH + Duration::from_millis(1500),
+        };
+        let (text, json) = explained("10.20.3.4 10.1.0.10:443/tcp", Some(&seen));
+        assert_eq!(
+            text,
+            "10.20.3.4 -> 10.1.0.10 tcp/443: expected\n\
+             initiator 10.20.3.4 is s/client: site.yaml binds it to 10.20.0.0/16\n\
+             responder 10.1.0.10 is s/server: the rule pack `s` names 10.1.0.10\n\
+             covered by s/web#tcp/443: `client` to `server`, outbound, required, pages (Ports, row 2)\n\
+             seen: 3 flows (1 answered, 2 no answer), first at 1970-01-01T00:00:00.000000000Z, \
+             last at 1970-01-01T00:00:01.500000000Z\n"
+        );
+        assert_eq!(json["verdict"], "expected");
+        assert_eq!(json["requirements"], json!(["s/web#tcp/443"]));
+        assert_eq!(
+            json["seen"],
+            json!({
+                "flows": 3, "by_outcome": {"answered": 1, "no_answer": 2},
+                "first_seen": "1970-01-01T00:00:00.000000000Z",
+                "last_seen": "1970-01-01T00:00:01.500000000Z",
+            })
+        );
+    }
+
+    #[test]
+    fn an_unexpected_flow_has_near_misses() {
+        let (text, json) = explained("10.20.3.4 10.1.0.10:8443/tcp", None);
+        assert!(
+            text.ends_with(
+                "no requirement covers it\n\
+                 near miss (other port): s/web#tcp/443: tcp/443 is allowed from `client` to `server`, tcp/8443 is not\n\
+                 nothing has been observed: no capture given\n"
+            ),
+            "{text}"
+        );
+        assert_eq!(
+            json,
+            json!({
+                "initiator": {"address": "10.20.3.4", "roles": [
+                    {"role": "s/client", "because": "site.yaml binds it to 10.20.0.0/16"},
+                ]},
+                "responder": {"address": "10.1.0.10", "roles": [
+                    {"role": "s/server", "because": "the rule pack `s` names 10.1.0.10"},
+                ]},
+                "protocol": "tcp", "port": 8443, "verdict": "unexpected", "requirements": [],
+                "near_misses": [{
+                    "kind": "other_port", "requirement": "s/web#tcp/443",
+                    "detail": "tcp/443 is allowed from `client` to `server`, tcp/8443 is not",
+                }],
+                "seen": null,
+            })
+        );
+    }
+
+    #[test]
+    fn built_in_roles_say_why_and_unbound_ends_too() {
+        let (text, _) = explained("10.20.3.4 10.20.255.255:67/udp", None);
+        assert!(
+            text.contains("is s/broadcast: the broadcast address of 10.20.0.0/16, which is bound"),
+            "{text}"
+        );
+        let (text, json) = explained("192.0.2.1 192.0.2.2/gre", None);
+        assert!(
+            text.contains("192.0.2.1 has no role: no binding covers it"),
+            "{text}"
+        );
+        assert!(text.contains("neither end has a role"), "{text}");
+        assert_eq!(
+            (&json["protocol"], &json["port"]),
+            (&json!("47"), &Value::Null)
+        );
+    }
+}
