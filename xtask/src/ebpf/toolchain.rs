@@ -152,7 +152,7 @@ pub(super) fn linker(
         return Ok(program);
     }
     say(format!(
-        "building bpf-linker {LINKER_VERSION} for LLVM {llvm}"
+        "building bpf-linker {LINKER_VERSION} for LLVM {llvm}, once: this takes a minute or two"
     ));
     let build = folder().join("bpf-linker-build");
     let mut cargo = crate::shell::cargo();
