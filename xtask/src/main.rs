@@ -85,21 +85,23 @@ fn main() -> ExitCode {
     if let Some(code) = ebpf::shim::run_if_asked() {
         return code;
     }
-    let done = Command::parse(std::env::args().skip(1)).and_then(|command| match command {
-        Command::Run(arguments) => run::run(&arguments),
-        Command::Test => test::test(),
-        Command::Ebpf(options) => ebpf::ebpf(options),
-        Command::Deny => deny::deny(),
-        Command::Help => {
-            println!("{USAGE}");
-            Ok(())
-        }
-    });
+    let done = Command::parse(std::env::args().skip(1)).and_then(execute);
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn execute(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run(arguments) => run::run(&arguments)?,
+        Command::Test => return test::test(),
+        Command::Ebpf(options) => ebpf::ebpf(options)?,
+        Command::Deny => deny::deny()?,
+        Command::Help => println!("{USAGE}"),
+    }
+    Ok(ExitCode::SUCCESS)
 }
