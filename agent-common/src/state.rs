@@ -534,3 +534,6 @@ pub const fn icmp_error_outcome(error: &Packet) -> Option<Outcome> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
