@@ -50,9 +50,9 @@ pub mod ether_type {
 }
 
 /// Tags read before a frame is given up: 802.1ad over 802.1Q is two, one more for stacked providers.
-const MAX_VLAN_TAGS: u32 = 3;
+pub const MAX_VLAN_TAGS: u32 = 3;
 /// IPv6 extension headers read before a packet is given up. RFC 8200 lists six kinds, each normally once.
-const MAX_EXTENSION_HEADERS: u32 = 8;
+pub const MAX_EXTENSION_HEADERS: u32 = 8;
 const ETHERNET_HEADER: u32 = 14;
 
 /// Parses an Ethernet frame (IEEE 802.3, with 802.1Q and 802.1ad tags).
@@ -172,6 +172,10 @@ pub fn ipv6(bytes: &impl Bytes, offset: u32, packet: &mut Packet) -> Outcome {
                 let Some(extension) = bytes.load::<2>(at) else {
                     return Outcome::Unparsed;
                 };
+                // Its fixed part alone is three such units.
+                if extension[1] == 0 {
+                    return Outcome::Unparsed;
+                }
                 next = extension[0];
                 at += (u32::from(extension[1]) + 2) * 4;
             }
@@ -201,10 +205,21 @@ pub fn ipv6(bytes: &impl Bytes, offset: u32, packet: &mut Packet) -> Outcome {
         }
         headers += 1;
     }
+    // What comes after the last header that was read is no transport protocol.
+    if headers == MAX_EXTENSION_HEADERS && is_extension(next) {
+        return Outcome::Unparsed;
+    }
     packet.protocol = next;
     packet.transport_offset = at;
     packet.payload_length = payload.saturating_sub(at - offset - 40);
     transport(bytes, packet)
+}
+
+/// Whether an IPv6 next header value announces an extension header that [`ipv6`] steps over.
+#[inline(always)]
+#[must_use]
+pub const fn is_extension(next_header: u8) -> bool {
+    matches!(next_header, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140)
 }
 
 #[inline(always)]
@@ -233,10 +248,10 @@ fn transport(bytes: &impl Bytes, packet: &mut Packet) -> Outcome {
     packet.tcp_flags = 0;
     packet.icmp_type = 0;
     packet.icmp_code = 0;
-    if matches!(packet.fragment, Fragment::Later) {
-        return Outcome::Ip;
-    }
     let at = packet.transport_offset;
+    if matches!(packet.fragment, Fragment::Later) {
+        return network_headers_present(bytes, at);
+    }
     match packet.protocol {
         protocol::TCP => {
             let Some(header) = bytes.load::<14>(at) else {
@@ -267,9 +282,20 @@ fn transport(bytes: &impl Bytes, packet: &mut Packet) -> Outcome {
                 packet.destination_port = packet.source_port;
             }
         }
-        _ => {}
+        _ => return network_headers_present(bytes, at),
     }
     Outcome::Ip
+}
+
+/// Where nothing is read of the transport, a frame cut within IPv4 options or an extension header would
+/// pass for a whole one.
+#[inline(always)]
+fn network_headers_present(bytes: &impl Bytes, transport_offset: u32) -> Outcome {
+    if bytes.load::<1>(transport_offset - 1).is_some() {
+        Outcome::Ip
+    } else {
+        Outcome::Unparsed
+    }
 }
 
 /// The packet that an ICMP error quotes (RFC 792; RFC 4443, section 2.4 c), of which at least the IP
@@ -377,6 +403,28 @@ mod tests {
         assert_eq!(packet.protocol, protocol::UDP);
         assert_eq!(packet.source_port, 53);
         assert_eq!((packet.fragment, packet.fragment_id), (Fragment::First, 5));
+    }
+
+    #[test]
+    fn headers_cut_short_are_unparsed_without_ports_too() {
+        let mut gre = ipv4_tcp(2);
+        gre[9] = 47;
+        let frame = with_ethernet(ether_type::IPV4, &gre);
+        assert_eq!(parse(&frame[..14 + 28]).0, Outcome::Ip);
+        assert_eq!(parse(&frame[..14 + 27]).0, Outcome::Unparsed);
+    }
+
+    #[test]
+    fn endless_extension_headers_are_given_up() {
+        for (count, expected) in [(8, Outcome::Ip), (9, Outcome::Unparsed)] {
+            let mut bytes = std::vec![0x60, 0, 0, 0, 1, 0, 60, 64];
+            bytes.resize(40, 1);
+            for left in (0..count).rev() {
+                bytes.extend_from_slice(&[if left == 0 { 59 } else { 60 }, 0, 1, 4, 0, 0, 0, 0]);
+            }
+            let (outcome, _) = parse(&with_ethernet(ether_type::IPV6, &bytes));
+            assert_eq!(outcome, expected, "{count} headers");
+        }
     }
 
     #[test]

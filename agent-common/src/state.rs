@@ -452,9 +452,10 @@ impl State {
         times.since_last >= self.idle_limit(protocol)
     }
 
-    /// Nanoseconds of silence after which the record goes.
+    /// Nanoseconds of silence after which the record goes: what a timer is set to.
     #[inline(always)]
-    const fn idle_limit(self, protocol: u8) -> u64 {
+    #[must_use]
+    pub const fn idle_limit(self, protocol: u8) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         match protocol {
             protocol::TCP => match self.phase() {
