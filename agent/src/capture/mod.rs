@@ -8,6 +8,7 @@
 //! This is the only module of the daemon with packet I/O or unsafe code.
 
 pub mod ebpf;
+pub mod decode;
 
 use std::sync::Arc;
 use std::time::Duration;
