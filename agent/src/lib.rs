@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod cli;
 pub mod finding;
+pub mod flow;
 pub mod matrix;
 pub mod site;
 pub mod verdict;

@@ -1,0 +1,578 @@
+//! The user-space twin of the kernel program: every packet finds its flow, moves its state, is counted for
+//! its counter slot, and leaves an event only if it changed what is known.
+//!
+//! *Verified* flows are expected and answered; all others are *unverified* and have a limit of their own, so
+//! that a flood of lone SYNs pushes out other unverified flows and never a verified one. Both kinds lie in
+//! one store, so that any packet costs one look-up.
+
+use flowproof_common::address::Address;
+use flowproof_common::classify::{FIRST_RULE_SLOT, Tables, Verdict, judge, slot_of};
+use flowproof_common::key::{FlowKey, Side};
+use flowproof_common::packet::{Fragment, Packet};
+use flowproof_common::protocol;
+use flowproof_common::record::{
+    ATTACH_GRACE, Event, EventKind, FlowRecord, SlotFlows, SlotTraffic, index,
+};
+use flowproof_common::state::{DECIDE_AFTER, Outcome, State, icmp_error_outcome};
+use flowproof_common::ticks::Ticks;
+
+use super::fragments::Fragments;
+use super::store::{Place, Store};
+
+/// How many flows and fragmented datagrams are kept at the most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Verified flows; at least 1, at most 2^30.
+    pub verified: u32,
+    /// Unverified flows; at least 1, at most 2^30.
+    pub unverified: u32,
+    /// Datagrams whose first fragment is remembered.
+    pub fragments: u32,
+}
+
+impl Default for Limits {
+    /// About 170 MB when full.
+    fn default() -> Self {
+        Self {
+            verified: 1 << 19,
+            unverified: 1 << 19,
+            fragments: 1 << 14,
+        }
+    }
+}
+
+/// The exact times of a flow's first and last packet, nanoseconds of the back end's clock; the record keeps
+/// ticks only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// First packet.
+    pub first: u64,
+    /// Last packet.
+    pub last: u64,
+}
+
+/// A packet as a capture point saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'a> {
+    /// The parsed packet.
+    pub packet: &'a Packet,
+    /// If it is an ICMP error: the packet that it quotes, if that could be read.
+    pub quoted: Option<&'a Packet>,
+    /// Length of the frame on the wire, bytes.
+    pub bytes: u32,
+    /// The capture point, see [`flowproof_common::record::point`]; never 0.
+    pub point: u16,
+    /// When, nanoseconds.
+    pub time: u64,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Treatment {
+    /// Counted for a flow.
+    Counted,
+    /// Already counted at another capture point.
+    Duplicate,
+    /// An ICMP error, taken as news about the flow that it quotes.
+    AboutAnother,
+    /// Upkeep of the link: not judged.
+    LinkUpkeep,
+    /// A later fragment whose first was not seen: counted for no flow.
+    Orphan,
+}
+
+/// A flow in the table.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowView<'a> {
+    /// Its key.
+    pub key: &'a FlowKey,
+    /// Its record.
+    pub record: &'a FlowRecord,
+    /// Its exact times.
+    pub span: Span,
+}
+
+/// The table, its counters and its notion of time.
+pub struct FlowTable {
+    store: Store,
+    fragments: Fragments,
+    limits: Limits,
+    generation: u32,
+    attached_at: u64,
+    now: u64,
+    traffic: Vec<SlotTraffic>,
+    flows: Vec<SlotFlows>,
+    evictions: u64,
+    orphans: u64,
+    promotions_failed: u64,
+}
+
+/// What an ICMP error adds to an event.
+struct Error<'a> {
+    hop: Address,
+    packet: &'a Packet,
+}
+
+impl FlowTable {
+    /// An empty table of matrix generation 0.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            store: Store::new(),
+            fragments: Fragments::new(limits.fragments as usize),
+            limits: Limits {
+                verified: limits.verified.clamp(1, 1 << 30),
+                unverified: limits.unverified.clamp(1, 1 << 30),
+                ..limits
+            },
+            generation: 0,
+            attached_at: 0,
+            now: 0,
+            traffic: Vec::new(),
+            flows: Vec::new(),
+            evictions: 0,
+            orphans: 0,
+            promotions_failed: 0,
+        }
+    }
+
+    /// Says that the tables passed from now on are another matrix': known flows are judged anew when their
+    /// next packet comes.
+    pub fn begin_generation(&mut self, generation: u32) {
+        self.generation = generation;
+    }
+
+    /// Says that a capture begins at `time`: for [`ATTACH_GRACE`] a conversation may be one whose request
+    /// went by unseen.
+    pub fn attached(&mut self, time: u64) {
+        self.attached_at = time;
+    }
+
+    /// Judges a packet. `sink` gets every state change, with the flow's exact times.
+    ///
+    /// [`Self::advance_time`] is to be called with the packet's time before, so that flows whose time came
+    /// earlier are decided earlier. Packets whose time is before the table's are taken as of now.
+    pub fn on_packet(
+        &mut self,
+        tables: &impl Tables,
+        sight: &Sight<'_>,
+        sink: &mut impl FnMut(&Event, Span),
+    ) -> Treatment {
+        self.now = self.now.max(sight.time);
+        let completed;
+        let mut sight = *sight;
+        match sight.packet.fragment {
+            Fragment::None => {}
+            Fragment::First => self.fragments.remember(sight.packet, self.now),
+            Fragment::Later => {
+                // IGMP and the like have no ports to wait for.
+                if protocol::is_link_upkeep(sight.packet.protocol, 0) {
+                    return Treatment::LinkUpkeep;
+                }
+                if protocol::has_ports(sight.packet.protocol) || sight.packet.is_icmp() {
+                    let Some(packet) = self.fragments.complete(sight.packet, self.now) else {
+                        self.orphans += 1;
+                        return Treatment::Orphan;
+                    };
+                    completed = packet;
+                    sight.packet = &completed;
+                }
+            }
+        }
+        if protocol::is_link_upkeep(sight.packet.protocol, sight.packet.icmp_type) {
+            return Treatment::LinkUpkeep;
+        }
+        if sight.packet.is_icmp_error()
+            && let Some(quoted) = sight.quoted
+            && self.on_icmp_error(sight.packet, quoted, sink)
+        {
+            return Treatment::AboutAnother;
+        }
+        let (key, sender) = FlowKey::of(sight.packet);
+        match self.store.find(&key) {
+            // The rest of an error whose head was news about another flow.
+            None if sight.packet.fragment == Fragment::Later && sight.packet.is_icmp_error() => {
+                Treatment::AboutAnother
+            }
+            Some(place) => self.on_known(tables, place, &sight, sender, sink),
+            None => {
+                self.begin(tables, key, &sight, sender, sink);
+                Treatment::Counted
+            }
+        }
+    }
+
+    #[inline]
+    fn on_known(
+        &mut self,
+        tables: &impl Tables,
+        place: Place,
+        sight: &Sight<'_>,
+        sender: Side,
+        sink: &mut impl FnMut(&Event, Span),
+    ) -> Treatment {
+        let now = self.now;
+        let ticks = Ticks::from_nanos(now);
+        let entry = self.store.get_mut(place);
+        if !entry.record.owns(sender, sight.point, ticks) {
+            return Treatment::Duplicate;
+        }
+        if entry.record.state.is_restarted_by(sight.packet) {
+            let key = entry.key;
+            self.end(place, sink);
+            self.begin(tables, key, sight, sender, sink);
+            return Treatment::Counted;
+        }
+        if !entry.record.state.is_of_generation(self.generation) {
+            self.rejudge(tables, place, sink);
+        }
+        self.apply(place, sight, sender, sink);
+        self.store.touch(place, now);
+        Treatment::Counted
+    }
+
+    fn begin(
+        &mut self,
+        tables: &impl Tables,
+        key: FlowKey,
+        sight: &Sight<'_>,
+        sender: Side,
+        sink: &mut impl FnMut(&Event, Span),
+    ) {
+        let now = self.now;
+        let lately = now.saturating_sub(self.attached_at) < ATTACH_GRACE;
+        let judgement = judge(tables, sight.packet, &key, sender, lately);
+        self.make_room(sink);
+        let ticks = Ticks::from_nanos(now);
+        let state = State::new(
+            Verdict::of_slot(judgement.slot),
+            judgement.initiator,
+            judgement.joined_midway,
+            self.generation,
+        );
+        let mut record = FlowRecord::new(state, judgement.slot, ticks);
+        record.owns(sender, sight.point, ticks);
+        let span = Span {
+            first: sight.time,
+            last: sight.time,
+        };
+        let place = self.store.insert(key, record, span, now);
+        let flows = slot(&mut self.flows, judgement.slot);
+        flows.begun += 1;
+        flows.last_attempt = now;
+        self.emit(place, EventKind::Begun, None, sink);
+        self.apply(place, sight, sender, sink);
+        // Whether the first packet moved the state or not.
+        let deadline = self.deadline(place);
+        self.store.set_timer(place, deadline);
+    }
+
+    /// Counts a packet and moves the state.
+    #[inline]
+    fn apply(
+        &mut self,
+        place: Place,
+        sight: &Sight<'_>,
+        sender: Side,
+        sink: &mut impl FnMut(&Event, Span),
+    ) {
+        let now = self.now;
+        let entry = self.store.get_mut(place);
+        let record = &mut entry.record;
+        let side = index(sender);
+        record.packets[side] += 1;
+        record.bytes[side] += u64::from(sight.bytes);
+        record.last_seen[side] = Ticks::from_nanos(now);
+        entry.span.first = entry.span.first.min(sight.time);
+        entry.span.last = entry.span.last.max(sight.time);
+        let before = record.state;
+        let after = before.after(sight.packet, sender);
+        let direction = usize::from(sender != before.initiator());
+        let traffic = slot(&mut self.traffic, record.slot);
+        traffic.packets[direction] += 1;
+        traffic.bytes[direction] += u64::from(sight.bytes);
+        traffic.last_seen = now;
+        if after != before {
+            record.state = after;
+            self.moved(place, before, None, sink);
+        }
+    }
+
+    /// Counts and reports what a change of state decided.
+    fn moved(
+        &mut self,
+        place: Place,
+        before: State,
+        error: Option<&Error<'_>>,
+        sink: &mut impl FnMut(&Event, Span),
+    ) {
+        let record = &self.store.get(place).record;
+        if let Some(outcome) = record.state.decided_since(before) {
+            self.count_decided(record.slot, outcome);
+            self.emit(place, EventKind::Decided, error, sink);
+            self.sort_in(place);
+        }
+        let deadline = self.deadline(place);
+        self.store.set_timer(place, deadline);
+    }
+
+    fn count_decided(&mut self, in_slot: u32, outcome: Outcome) {
+        let flows = slot(&mut self.flows, in_slot);
+        flows.decided[outcome as usize] += 1;
+        if outcome.is_answer() {
+            flows.last_answered = self.now;
+        }
+    }
+
+    /// Puts an answered and expected flow among the verified, if there is room.
+    fn sort_in(&mut self, place: Place) {
+        let entry = self.store.get(place);
+        let state = entry.record.state;
+        let verified = state.verdict() == Verdict::Expected && state.outcome().is_answer();
+        if verified == entry.verified {
+            return;
+        }
+        if verified && self.store.verified() >= self.limits.verified as usize {
+            self.promotions_failed += 1;
+            return;
+        }
+        self.store.set_verified(place, verified);
+    }
+
+    /// Judges a flow by the matrix in force. Who initiated stays: it was seen, or inferred when more was to
+    /// be seen than now.
+    fn rejudge(&mut self, tables: &impl Tables, place: Place, sink: &mut impl FnMut(&Event, Span)) {
+        let entry = self.store.get_mut(place);
+        let before = entry.record;
+        let new_slot = slot_of(tables, &entry.key, before.state.initiator());
+        entry.record.state = before
+            .state
+            .rejudged(Verdict::of_slot(new_slot), self.generation);
+        if new_slot == before.slot {
+            return;
+        }
+        entry.record.slot = new_slot;
+        let outcome = before.state.outcome();
+        let flows = slot(&mut self.flows, new_slot);
+        flows.begun += 1;
+        flows.last_attempt = self.now;
+        match outcome {
+            Outcome::Pending => {}
+            Outcome::ClosedAfterAnswer => self.count_decided(new_slot, Outcome::Answered),
+            Outcome::Answered
+            | Outcome::Refused
+            | Outcome::Prohibited
+            | Outcome::Unreachable
+            | Outcome::NoAnswer
+            | Outcome::DroppedHere
+            | Outcome::OneWay => self.count_decided(new_slot, outcome),
+        }
+        self.sort_in(place);
+        self.emit(place, EventKind::Rejudged, None, sink);
+    }
+
+    /// Takes an ICMP error as news about the flow that it quotes; `false` if that flow is not known.
+    fn on_icmp_error(
+        &mut self,
+        packet: &Packet,
+        quoted: &Packet,
+        sink: &mut impl FnMut(&Event, Span),
+    ) -> bool {
+        let completed;
+        let mut quoted = quoted;
+        if quoted.fragment == Fragment::Later {
+            match self.fragments.complete(quoted, self.now) {
+                Some(found) => {
+                    completed = found;
+                    quoted = &completed;
+                }
+                None => return false,
+            }
+        }
+        let (key, sender) = FlowKey::of(quoted);
+        let Some(place) = self.store.find(&key) else {
+            return false;
+        };
+        let error = Error {
+            hop: packet.source,
+            packet,
+        };
+        let entry = self.store.get_mut(place);
+        let before = entry.record.state;
+        let after = before.after_icmp_error(packet, sender);
+        if after != before {
+            entry.record.state = after;
+            self.moved(place, before, Some(&error), sink);
+        } else if icmp_error_outcome(packet) != Some(before.outcome()) {
+            // The same news again, from a second capture point or about the next datagram, is none.
+            self.emit(place, EventKind::IcmpError, Some(&error), sink);
+        }
+        true
+    }
+
+    /// Decides and ends flows whose time has come by `now`, nanoseconds. Costs what there is to do, not the
+    /// size of the table; a decision comes at most 250 ms after its time if this is called that often.
+    pub fn advance_time(&mut self, now: u64, sink: &mut impl FnMut(&Event, Span)) {
+        self.now = self.now.max(now);
+        while let Some(place) = self.store.take_due(self.now) {
+            self.on_timer(place, sink);
+        }
+    }
+
+    fn on_timer(&mut self, place: Place, sink: &mut impl FnMut(&Event, Span)) {
+        let entry = self.store.get(place);
+        let protocol = entry.key.protocol;
+        let before = entry.record.state;
+        let times = entry.record.times(Ticks::from_nanos(self.now));
+        let owed = self.answer_owed(&entry.key, &entry.record);
+        let after = before.after_silence(protocol, &times, owed);
+        if after != before {
+            self.store.get_mut(place).record.state = after;
+            self.moved(place, before, None, sink);
+        }
+        if after.is_expired(protocol, &times) {
+            self.end(place, sink);
+        } else {
+            let deadline = self.deadline(place);
+            self.store.set_timer(place, deadline);
+        }
+    }
+
+    /// Whether silence is a failure: the service's protocol has the responder answer, or it has answered
+    /// others before.
+    fn answer_owed(&self, key: &FlowKey, record: &FlowRecord) -> bool {
+        let responder = record.state.initiator().other();
+        (key.protocol == protocol::UDP && protocol::udp_service_answers(key.service(responder)))
+            || (record.slot >= FIRST_RULE_SLOT
+                && self
+                    .flows
+                    .get(record.slot as usize)
+                    .is_some_and(|flows| flows.decided[Outcome::Answered as usize] > 0))
+    }
+
+    /// When the flow is to be looked at again if no packet comes, nanoseconds.
+    fn deadline(&self, place: Place) -> u64 {
+        let entry = self.store.get(place);
+        let state = entry.record.state;
+        let protocol = entry.key.protocol;
+        let times = entry.record.times(Ticks::from_nanos(self.now));
+        let expiry = self.now + state.idle_limit(protocol).saturating_sub(times.since_last);
+        if state.outcome() != Outcome::Pending {
+            return expiry;
+        }
+        if times.since_first < DECIDE_AFTER {
+            return expiry.min(self.now + (DECIDE_AFTER - times.since_first));
+        }
+        // A SYN repeated late makes a flow decidable that was not.
+        if state.after_silence(protocol, &times, true) == state {
+            expiry
+        } else {
+            self.now
+        }
+    }
+
+    fn make_room(&mut self, sink: &mut impl FnMut(&Event, Span)) {
+        while self.store.unverified() >= self.limits.unverified as usize {
+            let Some(place) = self.store.longest_idle() else {
+                return;
+            };
+            self.evictions += 1;
+            self.end(place, sink);
+        }
+    }
+
+    fn end(&mut self, place: Place, sink: &mut impl FnMut(&Event, Span)) {
+        let record = &self.store.get(place).record;
+        if record.state.outcome() == Outcome::Pending {
+            self.count_decided(record.slot, Outcome::Pending);
+        }
+        self.emit(place, EventKind::Ended, None, sink);
+        self.store.remove(place);
+    }
+
+    fn emit(
+        &self,
+        place: Place,
+        kind: EventKind,
+        error: Option<&Error<'_>>,
+        sink: &mut impl FnMut(&Event, Span),
+    ) {
+        let entry = self.store.get(place);
+        let mut event = Event {
+            key: entry.key,
+            record: entry.record,
+            time: self.now,
+            kind: kind as u8,
+            ..Event::default()
+        };
+        if let Some(error) = error {
+            event.hop = error.hop;
+            event.icmp_type = error.packet.icmp_type;
+            event.icmp_code = error.packet.icmp_code;
+            event.has_icmp = 1;
+        }
+        sink(&event, entry.span);
+    }
+
+    /// The flows in the table, in no order.
+    pub fn flows(&self) -> impl Iterator<Item = FlowView<'_>> {
+        self.store.iter().map(|entry| FlowView {
+            key: &entry.key,
+            record: &entry.record,
+            span: entry.span,
+        })
+    }
+
+    /// Traffic by counter slot; slots beyond the end had none.
+    #[must_use]
+    pub fn slot_traffic(&self) -> &[SlotTraffic] {
+        &self.traffic
+    }
+
+    /// Flows by counter slot; slots beyond the end had none.
+    #[must_use]
+    pub fn slot_flows(&self) -> &[SlotFlows] {
+        &self.flows
+    }
+
+    /// Verified flows in the table, and how many it has room for.
+    #[must_use]
+    pub fn verified(&self) -> (usize, u32) {
+        (self.store.verified(), self.limits.verified)
+    }
+
+    /// Unverified flows in the table, and how many it has room for.
+    #[must_use]
+    pub fn unverified(&self) -> (usize, u32) {
+        (self.store.unverified(), self.limits.unverified)
+    }
+
+    /// Unverified flows that were pushed out for others.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    /// Later fragments whose first was not seen.
+    #[must_use]
+    pub fn orphans(&self) -> u64 {
+        self.orphans
+    }
+
+    /// Flows that stayed with the unverified because there was no room among the verified.
+    #[must_use]
+    pub fn promotions_failed(&self) -> u64 {
+        self.promotions_failed
+    }
+}
+
+fn slot<T: Default + Copy>(slots: &mut Vec<T>, number: u32) -> &mut T {
+    let number = number as usize;
+    if number >= slots.len() {
+        slots.resize(number + 1, T::default());
+    }
+    &mut slots[number]
+}
+
+#[cfg(test)]
+mod tests;
