@@ -289,10 +289,6 @@ impl Store {
         }
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the remainder is below the number of buckets"
-    )]
     const fn slot(bucket: u64) -> usize {
         (bucket % BUCKETS) as usize
     }
