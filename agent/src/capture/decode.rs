@@ -93,6 +93,27 @@ pub fn quoted(frame: &[u8], error: &Packet) -> Option<Packet> {
     matches!(outcome, Outcome::Ip).then_some(inner)
 }
 
+/// Where a frame was seen, if its link header says so: the interface's index (version 2 only), and whether the frame
+/// was leaving. A capture on "any" sees a forwarded packet twice, once at each interface.
+#[must_use]
+pub fn point(link: LinkType, frame: &[u8]) -> Option<(Option<u32>, bool)> {
+    // `PACKET_OUTGOING` (`linux/if_packet.h`).
+    const OUTGOING: u8 = 4;
+    match link {
+        LinkType::Cooked => bytes(frame, 0).map(|[_, kind]| (None, kind == OUTGOING)),
+        LinkType::Cooked2 => {
+            let index = u32::from_be_bytes(bytes(frame, 4)?);
+            let [kind] = bytes(frame, 10)?;
+            Some((Some(index), kind == OUTGOING))
+        }
+        LinkType::Ethernet
+        | LinkType::RawIp
+        | LinkType::Ipv4
+        | LinkType::Ipv6
+        | LinkType::Loopback => None,
+    }
+}
+
 /// Whether a packet was captured or comes from an ICMP error, which need not quote more of TCP than ports.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Depth {
@@ -607,6 +628,16 @@ mod tests {
             }
         }
         assert_eq!(LinkType::from_number(147), None);
+    }
+
+    #[test]
+    fn cooked_frames_tell_where_they_were_seen() {
+        let mut first = framed(LinkType::Cooked, 0, &ip_packet(0, (1, 2), b""));
+        assert_eq!(point(LinkType::Cooked, &first), Some((None, false)));
+        first[1] = 4;
+        assert_eq!(point(LinkType::Cooked, &first), Some((None, true)));
+        let second = framed(LinkType::Cooked2, 0, &ip_packet(0, (1, 2), b""));
+        assert_eq!(point(LinkType::Cooked2, &second), Some((Some(3), false)));
     }
 
     #[test]

@@ -9,6 +9,9 @@
 
 pub mod ebpf;
 pub mod decode;
+pub mod file;
+pub mod replay;
+pub mod user_space;
 
 use std::sync::Arc;
 use std::time::Duration;
