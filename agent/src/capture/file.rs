@@ -138,7 +138,8 @@ pub struct CaptureFile {
 const NOT_A_CAPTURE: &str = "give a pcap or pcapng file";
 const COMPRESSED: &str = "decompress it into `flowproof replay -`";
 const UNREADABLE: &str = "check the path and the permissions";
-const CUT: &str = "what was read up to there has been judged; copy the file again, or repair it with pcapfix";
+const CUT: &str =
+    "what was read up to there has been judged; copy the file again, or repair it with pcapfix";
 const UNSUPPORTED: &str = "capture again with a supported link type: Ethernet (1), raw IP (12, 14, 101, 228, 229), Linux cooked (113, 276), loopback (0, 108)";
 
 impl CaptureFile {
@@ -190,7 +191,11 @@ impl CaptureFile {
             PcapError::Incomplete(_) | PcapError::Eof => {
                 refused(name, "its header is cut short", NOT_A_CAPTURE)
             }
-            other => refused(name, format!("no valid capture ({})", kind(&other)), NOT_A_CAPTURE),
+            other => refused(
+                name,
+                format!("no valid capture ({})", kind(&other)),
+                NOT_A_CAPTURE,
+            ),
         })?;
         let mut file = Self {
             name: name.to_owned(),
@@ -276,7 +281,13 @@ impl CaptureFile {
             let stop = match self.reader.next() {
                 Ok((length, block)) => {
                     self.unconsumed = length;
-                    match note(&block, &mut self.section, &mut self.section_is_big_endian, &self.name, &mut self.names) {
+                    match note(
+                        &block,
+                        &mut self.section,
+                        &mut self.section_is_big_endian,
+                        &self.name,
+                        &mut self.names,
+                    ) {
                         Noted::Nothing => continue,
                         Noted::Packet(interface, header) => {
                             if self.take(interface, &header) {

@@ -106,7 +106,9 @@ impl Replay {
         }
         self.first.get_or_insert(frame.time);
         self.last = self.last.max(frame.time);
-        let numbers = u32::try_from(index).unwrap_or(0).wrapping_mul(NUMBERS_A_FILE);
+        let numbers = u32::try_from(index)
+            .unwrap_or(0)
+            .wrapping_mul(NUMBERS_A_FILE);
         let number = u32::try_from(frame.interface).unwrap_or(0);
         let captured = Captured {
             link: frame.link,
@@ -159,7 +161,11 @@ impl Replay {
     /// All totals.
     #[must_use]
     pub fn totals(&self) -> Snapshot {
-        let skipped = self.sources.iter().map(|source| source.file.skipped()).sum();
+        let skipped = self
+            .sources
+            .iter()
+            .map(|source| source.file.skipped())
+            .sum();
         let broken = self
             .sources
             .iter()

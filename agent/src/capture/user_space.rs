@@ -190,7 +190,11 @@ impl UserSpace {
             lost: stages,
             tables: vec![
                 fill("verified", self.table.verified(), 0),
-                fill("unverified", self.table.unverified(), self.table.evictions()),
+                fill(
+                    "unverified",
+                    self.table.unverified(),
+                    self.table.evictions(),
+                ),
             ],
         }
     }

@@ -70,3 +70,6 @@ impl Explainer {
         )
     }
 }
+//! What flows say of the matrix: pure functions from what was seen to states, places and reasons.
+
+pub mod requirement;
