@@ -143,6 +143,12 @@ impl Replay {
         &self.complaints
     }
 
+    /// See [`Self::complaints`].
+    #[must_use]
+    pub fn into_complaints(self) -> Vec<CaptureError> {
+        self.complaints
+    }
+
     /// Times of the first and the last packet; nothing without packets.
     #[must_use]
     pub fn span(&self) -> Option<Span> {

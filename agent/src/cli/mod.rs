@@ -10,6 +10,7 @@
 mod check;
 mod detach;
 mod explain;
+mod replay;
 mod schema;
 mod snippet;
 
@@ -39,6 +40,8 @@ enum Verb {
     Explain(explain::Arguments),
     /// Take off the kernel programs that a daemon left behind
     Detach(detach::Arguments),
+    /// Judge the traffic of capture files
+    Replay(replay::Arguments),
     /// Print the JSON Schema of a kind of file
     Schema(schema::Arguments),
 }
@@ -77,6 +80,18 @@ pub enum Error {
     /// The matrix and the site are too large for the tables.
     #[error("the matrix can't be used")]
     Compile(#[from] CompileError),
+    /// Packets could not be had.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The matrix is valid and too large.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// No capture file among the arguments.
+    #[error("no capture file: name one or more pcap or pcapng files, or `-` for standard input")]
+    NoCapture,
+    /// Some input could not be read to its end; the result is that of the rest.
+    #[error("{}", listed(.0))]
+    Partly(Vec<CaptureError>),
     /// The result could not be written.
     #[error("cannot write the result")]
     Output(#[source] io::Error),
@@ -90,6 +105,7 @@ impl Cli {
             Verb::Check(arguments) => check::run(&arguments),
             Verb::Explain(arguments) => explain::run(&arguments),
             Verb::Detach(arguments) => detach::run(&arguments),
+            Verb::Replay(arguments) => replay::run(&arguments),
             Verb::Schema(arguments) => schema::run(&arguments),
         };
         match result {
@@ -113,6 +129,12 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// One line each; the first begins as every error does.
+fn listed(errors: &[CaptureError]) -> String {
+    let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    texts.join("\nflowproof: ")
 }
 
 /// Writes to standard output. A reader that went away (`| head`) is no error.

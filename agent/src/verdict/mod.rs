@@ -73,3 +73,4 @@ impl Explainer {
 //! What flows say of the matrix: pure functions from what was seen to states, places and reasons.
 
 pub mod requirement;
+pub mod vantage;

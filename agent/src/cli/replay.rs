@@ -1,0 +1,162 @@
+//! `flowproof replay`: judges capture files and prints every flow, every requirement and a summary.
+
+mod gather;
+mod judged;
+mod lines;
+mod text;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::{Error, Format, Outcome, print};
+use crate::capture::Progress;
+use crate::capture::file::open_all;
+use crate::capture::replay::Replay;
+use crate::flow::Limits;
+use crate::verdict::requirement::State;
+use flowproof_common::classify::Verdict;
+
+use gather::{Flow, Gatherer};
+use judged::{Judged, Row, is_lossy};
+use lines::{FlowLine, SummaryLine};
+
+/// Arguments of `flowproof replay`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Capture files (pcap or pcapng), or - for standard input; several are merged by time
+    #[arg(required_unless_present = "matrix", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Matrix files (*.yaml, *.yml), or folders of them
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    matrix: Vec<PathBuf>,
+    /// What binds the matrix' roles to addresses; without it every flow is unscoped
+    #[arg(long, value_name = "FILE", requires = "matrix")]
+    site: Option<PathBuf>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Print only the summary
+    #[arg(long)]
+    quiet: bool,
+    /// End with exit code 1 if there is any of these
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
+    fail_on: Vec<FailOn>,
+}
+
+/// What is to be taken for a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FailOn {
+    /// A flow that the matrix does not expect
+    Unexpected,
+    /// A requirement that was attempted and never answered
+    Blocked,
+    /// A required requirement that could be seen and was never attempted
+    Silent,
+}
+
+/// All that a replay found.
+struct Found {
+    judged: Judged,
+    flows: Vec<Flow>,
+    rows: Vec<Row>,
+    summary: SummaryLine,
+}
+
+impl Arguments {
+    /// Matrix files and capture files. The list after `--matrix` has no end of its own, so that it may run into the
+    /// capture files: after its first, a path is a matrix if it is a folder or is named like one.
+    fn paths(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let is_matrix = |path: &PathBuf| {
+            path.is_dir()
+                || path
+                    .extension()
+                    .is_some_and(|extension| extension == "yaml" || extension == "yml")
+        };
+        let mut matrix: Vec<PathBuf> = self.matrix.iter().take(1).cloned().collect();
+        let mut files = self.files.clone();
+        for path in self.matrix.iter().skip(1) {
+            if is_matrix(path) {
+                matrix.push(path.clone());
+            } else {
+                files.push(path.clone());
+            }
+        }
+        (matrix, files)
+    }
+}
+
+/// Judges the files. What can't be read to its end is judged as far as it goes, and is an error after that.
+pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
+    let (matrix, files) = arguments.paths();
+    if files.is_empty() {
+        return Err(Error::NoCapture);
+    }
+    let files = open_all(&files)?;
+    let Some(judged) = Judged::read(&matrix, arguments.site.as_ref())? else {
+        return Ok(Outcome::FallsShort);
+    };
+    let mut replay = Replay::new(files, Limits::default());
+    replay.judge_by(&judged.installed);
+    let mut gatherer = Gatherer::default();
+    while replay.step(&mut |event, span| gatherer.on_event(event, span)) == Progress::Live {}
+    let flows = gatherer.finish(replay.table());
+    let totals = replay.totals();
+    let rows = judged.rows(&flows, is_lossy(&totals));
+    let states: Vec<State> = rows.iter().map(|row| row.finding.state).collect();
+    let found = Found {
+        summary: SummaryLine::new(&totals, replay.span(), &flows, &states),
+        judged,
+        flows,
+        rows,
+    };
+    print(|out| match arguments.format {
+        Format::Json => found.write_json(arguments.quiet, out),
+        Format::Text => text::write(&found, arguments.quiet, out),
+    })?;
+    let complaints = replay.into_complaints();
+    if !complaints.is_empty() {
+        return Err(Error::Partly(complaints));
+    }
+    Ok(if arguments.fail_on.iter().any(|what| found.has(*what)) {
+        Outcome::FallsShort
+    } else {
+        Outcome::Fine
+    })
+}
+
+impl Found {
+    fn has(&self, what: FailOn) -> bool {
+        let in_state = |state| move |row: &Row| row.finding.state == state;
+        match what {
+            FailOn::Unexpected => self
+                .flows
+                .iter()
+                .any(|flow| flow.record.state.verdict() == Verdict::Unexpected),
+            FailOn::Blocked => self.rows.iter().any(in_state(State::Blocked)),
+            FailOn::Silent => self
+                .rows
+                .iter()
+                .any(|row| row.required && in_state(State::Silent)(row)),
+        }
+    }
+
+    fn write_json(&self, quiet: bool, out: &mut dyn Write) -> io::Result<()> {
+        if !quiet {
+            for flow in &self.flows {
+                line(&FlowLine::new(flow, &self.judged), out)?;
+            }
+            for row in &self.rows {
+                line(&row.line, out)?;
+            }
+        }
+        line(&self.summary, out)
+    }
+}
+
+fn line(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
+}

@@ -1,0 +1,132 @@
+//! What `flowproof replay` shows to people: flows by line, requirements by state, and a summary.
+
+use std::io::{self, Write};
+
+use super::Found;
+use super::lines::{End, FlowLine, RequirementLine};
+use crate::cli::snippet::{counted, visible};
+
+pub(super) fn write(found: &Found, quiet: bool, out: &mut dyn Write) -> io::Result<()> {
+    if !quiet {
+        flows(found, out)?;
+        requirements(found, out)?;
+    }
+    summary(found, out)
+}
+
+fn end(end: &End) -> String {
+    let address = match end.port {
+        Some(port) if end.address.contains(':') => format!("[{}]:{port}", end.address),
+        Some(port) => format!("{}:{port}", end.address),
+        None => end.address.clone(),
+    };
+    if end.roles.is_empty() {
+        address
+    } else {
+        format!("{address} ({})", end.roles.join(", "))
+    }
+}
+
+fn flows(found: &Found, out: &mut dyn Write) -> io::Result<()> {
+    for flow in &found.flows {
+        let line = FlowLine::new(flow, &found.judged);
+        writeln!(
+            out,
+            "{}  {:<10} {:<19} {} {} -> {}",
+            line.first_seen,
+            line.verdict,
+            line.outcome,
+            line.protocol,
+            end(&line.initiator),
+            end(&line.responder),
+        )?;
+        let mut details = vec![format!("{} + {} packets", line.packets[0], line.packets[1])];
+        details.extend(line.evidence);
+        if !line.requirements.is_empty() {
+            details.push(format!("covered by {}", line.requirements.join(", ")));
+        }
+        writeln!(out, "    {}", visible(&details.join("; ")))?;
+    }
+    if !found.flows.is_empty() {
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn requirements(found: &Found, out: &mut dyn Write) -> io::Result<()> {
+    for row in &found.rows {
+        writeln!(
+            out,
+            "{:<13}{}{}",
+            row.line.state,
+            row.line.id,
+            reason(&row.line)
+        )?;
+        for service in &row.line.services {
+            if service.flows == 0 {
+                continue;
+            }
+            writeln!(
+                out,
+                "    {:<13}{}: {}, {} answered, {} failed",
+                service.state,
+                service.service,
+                counted_flows(service.flows),
+                service.answered,
+                service.failed,
+            )?;
+        }
+    }
+    if !found.rows.is_empty() {
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn reason(line: &RequirementLine) -> String {
+    let mut parts = Vec::new();
+    parts.extend(line.cause.map(str::to_owned));
+    parts.extend(line.place.as_ref().map(|place| format!("at {place}")));
+    parts.extend(
+        line.confidence
+            .map(|confidence| format!("{confidence} confidence")),
+    );
+    if parts.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", parts.join(", "))
+    }
+}
+
+fn counted_flows(number: u64) -> String {
+    counted(usize::try_from(number).unwrap_or(usize::MAX), "flow")
+}
+
+fn summary(found: &Found, out: &mut dyn Write) -> io::Result<()> {
+    let summary = &found.summary;
+    writeln!(
+        out,
+        "{} packets ({} unparsed), {} bytes, {} in {:.3} s",
+        summary.packets,
+        summary.packets_unparsed,
+        summary.bytes,
+        counted_flows(summary.flows),
+        summary.seconds,
+    )?;
+    for (title, counts) in [
+        ("verdicts", &summary.by_verdict),
+        ("outcomes", &summary.by_outcome),
+        ("requirements", &summary.by_state),
+        ("lost", &summary.lost),
+    ] {
+        let seen: Vec<_> = counts
+            .iter()
+            .filter(|(_, count)| count.as_u64() != Some(0))
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect();
+        if !seen.is_empty() {
+            writeln!(out, "{title}: {}", seen.join(", "))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! What a vantage could have seen of a requirement, so that silence is only told where it means something.
+
+use std::collections::HashSet;
+
+use ipnet::IpNet;
+
+use super::requirement::{Blind, Vantage};
+use crate::matrix::compiled::{BoundRole, Compiled};
+use crate::matrix::{Binding, BuiltInRole, Requirement, RoleRef, SystemIndex};
+
+/// Which roles have addresses, and which of these are where packets are captured.
+#[derive(Clone, Debug)]
+pub struct Sightline {
+    bound: HashSet<BoundRole>,
+    /// Nothing if the site does not say what is seen.
+    seen: Option<HashSet<BoundRole>>,
+    own_host: bool,
+    lossy: bool,
+}
+
+fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
+}
+
+impl Sightline {
+    /// From the bindings of `compiled` and what the site observes. `own_host` says that the host's own loopback
+    /// interface is captured, `lossy` that packets may have been missed.
+    #[must_use]
+    pub fn new(compiled: &Compiled, observe: &[IpNet], own_host: bool, lossy: bool) -> Self {
+        let roles_with = |wanted: &dyn Fn(&IpNet) -> bool| {
+            compiled
+                .bindings
+                .iter()
+                .filter(|(_, bindings)| {
+                    bindings.iter().any(|binding| match binding {
+                        Binding::Prefix(prefix) => wanted(prefix),
+                        // Until a name is resolved it has no address.
+                        Binding::Name(_) | Binding::Tag(_) => false,
+                    })
+                })
+                .map(|(role, _)| *role)
+                .collect()
+        };
+        Self {
+            bound: roles_with(&|_| true),
+            seen: (!observe.is_empty())
+                .then(|| roles_with(&|prefix| observe.iter().any(|seen| overlap(seen, prefix)))),
+            own_host,
+            lossy,
+        }
+    }
+
+    /// What could have been seen of the flows of a requirement.
+    #[must_use]
+    pub fn of(&self, system: SystemIndex, requirement: &Requirement) -> Vantage {
+        let ends = [requirement.from, requirement.to];
+        let mut elsewhere = self.seen.is_some();
+        let mut problem = requirement.services.is_empty().then_some(Blind::NoServices);
+        for role in ends {
+            let bound = BoundRole { system, role };
+            let here = match role {
+                RoleRef::BuiltIn(BuiltInRole::Unknown) => {
+                    problem.get_or_insert(Blind::UnknownRole);
+                    false
+                }
+                RoleRef::BuiltIn(BuiltInRole::Localhost) => {
+                    if !self.own_host {
+                        problem.get_or_insert(Blind::OtherHost);
+                    }
+                    true
+                }
+                RoleRef::BuiltIn(BuiltInRole::Any | BuiltInRole::Broadcast) => false,
+                RoleRef::Declared(_) => {
+                    if !self.bound.contains(&bound) {
+                        problem.get_or_insert(Blind::NotBound);
+                    }
+                    self.seen.as_ref().is_some_and(|seen| seen.contains(&bound))
+                }
+            };
+            elsewhere &= !here;
+        }
+        // Between "any" and "broadcast" no address says where it is.
+        if elsewhere && ends.iter().any(|end| matches!(end, RoleRef::Declared(_))) {
+            problem.get_or_insert(Blind::Elsewhere);
+        }
+        match problem {
+            Some(why) => Vantage::Blind(why),
+            None if self.lossy => Vantage::Lossy,
+            None => Vantage::Clear,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::matrix::Matrix;
+    use crate::matrix::compile::HostAddresses;
+    use crate::site::Site;
+
+    const MATRIX: &str = "
+system: s
+title: S
+roles:
+  web:
+  db:
+  cloud: {names: ['*.example.org']}
+requirements:
+  - {id: bound, from: web, to: db, services: [tcp/1]}
+  - {id: named, from: web, to: cloud, services: [tcp/1]}
+  - {id: local, from: web, to: localhost, services: [tcp/1]}
+  - {id: nobody, from: web, to: unknown, services: [tcp/1]}
+  - {id: portless, from: web, to: db, services: []}
+  - {id: call, from: web, to: broadcast, services: [udp/1]}
+";
+
+    fn vantages(site: &str, lossy: bool) -> Vec<Vantage> {
+        let reading = Matrix::read_text("m.yaml", MATRIX);
+        let site = Site::read_text("s.yaml", site, &reading);
+        let site = site.site.expect("a valid site");
+        let bindings = site.role_bindings(&reading.matrix);
+        let matrix = Arc::new(reading.matrix);
+        let compiled =
+            Compiled::compile(Arc::clone(&matrix), bindings, &HostAddresses::Unknown).unwrap();
+        let sightline = Sightline::new(&compiled, &site.observe, false, lossy);
+        let (system, content) = matrix.indexed_systems().next().unwrap();
+        content
+            .requirements
+            .iter()
+            .map(|requirement| sightline.of(system, requirement))
+            .collect()
+    }
+
+    const SITE: &str = "site: s\nsystems: [s]\nroles: {s/web: [10.0.0.0/24], s/db: [10.0.1.5]}\n";
+
+    #[test]
+    fn what_cannot_be_seen_is_said() {
+        use Vantage::{Blind as B, Clear, Lossy};
+        let blind = [
+            B(Blind::NotBound),
+            B(Blind::OtherHost),
+            B(Blind::UnknownRole),
+            B(Blind::NoServices),
+        ];
+        for (lossy, open) in [(false, Clear), (true, Lossy)] {
+            let mut expected = vec![open];
+            expected.extend(blind);
+            expected.push(open);
+            assert_eq!(vantages(SITE, lossy), expected);
+        }
+    }
+
+    #[test]
+    fn a_site_may_say_what_is_captured() {
+        let first = |observe: &str| vantages(&format!("{SITE}observe: [{observe}]\n"), false)[0];
+        assert_eq!(first("10.0.1.0/24"), Vantage::Clear);
+        assert_eq!(first("10.0.0.7"), Vantage::Clear);
+        assert_eq!(first("192.168.0.0/16"), Vantage::Blind(Blind::Elsewhere));
+    }
+}
