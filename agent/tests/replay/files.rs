@@ -11,8 +11,11 @@ fn open(bytes: &[u8]) -> Result<CaptureFile, String> {
     CaptureFile::read("test", io::Cursor::new(bytes.to_vec())).map_err(|error| error.to_string())
 }
 
-/// (time, captured bytes, length on the wire) of every frame, and the error that ended it.
-fn frames(mut file: CaptureFile) -> (Vec<(u64, Vec<u8>, u32)>, Option<String>) {
+/// Time, captured bytes and length on the wire.
+type Frame = (u64, Vec<u8>, u32);
+
+/// Every frame, and the error that ended the file.
+fn frames(mut file: CaptureFile) -> (Vec<Frame>, Option<String>) {
     let mut frames = Vec::new();
     loop {
         match file.advance() {

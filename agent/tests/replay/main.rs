@@ -1,5 +1,7 @@
 //! Capture files and `flowproof replay`, on files that the tests write themselves.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+
 mod captures;
 mod contract;
 mod files;
