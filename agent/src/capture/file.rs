@@ -191,7 +191,12 @@ impl CaptureFile {
             PcapError::Incomplete(_) | PcapError::Eof => {
                 refused(name, "its header is cut short", NOT_A_CAPTURE)
             }
-            other => refused(
+            other @ (PcapError::BufferTooSmall
+            | PcapError::UnexpectedEof
+            | PcapError::ReadError
+            | PcapError::HeaderNotRecognized
+            | PcapError::NomError(..)
+            | PcapError::OwnedNomError(..)) => refused(
                 name,
                 format!("no valid capture ({})", kind(&other)),
                 NOT_A_CAPTURE,

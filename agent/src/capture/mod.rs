@@ -7,8 +7,8 @@
 //!
 //! This is the only module of the daemon with packet I/O or unsafe code.
 
-pub mod ebpf;
 pub mod decode;
+pub mod ebpf;
 pub mod file;
 pub mod replay;
 pub mod user_space;

@@ -80,15 +80,6 @@ pub enum Error {
     /// The matrix and the site are too large for the tables.
     #[error("the matrix can't be used")]
     Compile(#[from] CompileError),
-    /// Packets could not be had.
-    #[error(transparent)]
-    Capture(#[from] CaptureError),
-    /// The matrix is valid and too large.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-    /// No capture file among the arguments.
-    #[error("no capture file: name one or more pcap or pcapng files, or `-` for standard input")]
-    NoCapture,
     /// Some input could not be read to its end; the result is that of the rest.
     #[error("{}", listed(.0))]
     Partly(Vec<CaptureError>),

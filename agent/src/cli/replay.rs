@@ -92,14 +92,17 @@ impl Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let (matrix, files) = arguments.paths();
     if files.is_empty() {
-        return Err(Error::NoCapture);
+        return Err(Error::Usage(
+            "no capture file: name one or more pcap or pcapng files, or `-` for standard input"
+                .to_owned(),
+        ));
     }
     let files = open_all(&files)?;
     let Some(judged) = Judged::read(&matrix, arguments.site.as_ref())? else {
         return Ok(Outcome::FallsShort);
     };
     let mut replay = Replay::new(files, Limits::default());
-    replay.judge_by(&judged.installed);
+    replay.judge_by(judged.installed());
     let mut gatherer = Gatherer::default();
     while replay.step(&mut |event, span| gatherer.on_event(event, span)) == Progress::Live {}
     let flows = gatherer.finish(replay.table());

@@ -1,9 +1,12 @@
-//! What the matrix says of a flow beyond the bare verdict: for an unexpected one, which requirements it nearly met.
+//! What the matrix says of a flow beyond the bare verdict: for an unexpected one, which requirements it nearly met; and
+//! what flows say of the matrix: the states of its requirements.
 //!
 //! Pure: no clock, no packets, no files.
 
 pub mod explain;
 pub mod near_miss;
+pub mod requirement;
+pub mod vantage;
 
 use std::sync::Arc;
 
@@ -70,7 +73,3 @@ impl Explainer {
         )
     }
 }
-//! What flows say of the matrix: pure functions from what was seen to states, places and reasons.
-
-pub mod requirement;
-pub mod vantage;

@@ -218,6 +218,15 @@ fn flow_lines_have_every_field() {
     assert_eq!(ping["protocol"], "icmp");
     assert_eq!(ping["initiator"]["port"], Value::Null);
     assert_eq!(flows[5]["requirements"], json!([]));
+    let miss = &flows[5]["near_misses"][0];
+    assert_eq!(
+        (&miss["kind"], &miss["requirement"]),
+        (&json!("other_source"), &json!("shop/browse#tcp/443"))
+    );
+    assert!(
+        miss["detail"].as_str().unwrap().contains("`client`"),
+        "{miss}"
+    );
 }
 
 #[test]

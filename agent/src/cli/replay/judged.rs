@@ -4,24 +4,28 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use flowproof_common::address::Address;
+use flowproof_common::classify::Verdict;
+use flowproof_common::protocol;
 use ipnet::IpNet;
 
 use crate::capture::Snapshot;
 use crate::cli::{Error, print_error, snippet};
 use crate::matrix::compile::HostAddresses;
-use crate::matrix::compiled::{BoundRole, Compiled};
+use crate::matrix::compiled::Compiled;
 use crate::matrix::installed::{Installed, SlotDirectory};
 use crate::matrix::{Matrix, Necessity, ServiceKey, SystemIndex};
 use crate::site::Site;
 use crate::verdict::requirement::{Finding, Observation, of_services};
 use crate::verdict::vantage::Sightline;
+use crate::verdict::{Asked, Explainer, role_name};
 
 use super::gather::{Flow, observe};
-use super::lines::{RequirementLine, ServiceLine};
+use super::lines::{self, RequirementLine, ServiceLine};
 
 /// What flows are judged by; empty without a matrix.
 pub(super) struct Judged {
-    pub(super) installed: Arc<Installed>,
+    explainer: Explainer,
+    installed: Arc<Installed>,
     deployed: Vec<SystemIndex>,
     observe: Vec<IpNet>,
 }
@@ -63,11 +67,18 @@ impl Judged {
         let bindings = site.role_bindings(&reading.matrix);
         let compiled =
             Compiled::compile(Arc::new(reading.matrix), bindings, &HostAddresses::Unknown)?;
+        let installed = Arc::new(Installed::new(Arc::new(compiled), SlotDirectory::default()));
         Ok(Some(Self {
-            installed: Arc::new(Installed::new(Arc::new(compiled), SlotDirectory::default())),
+            explainer: Explainer::new(Arc::clone(&installed)),
+            installed,
             deployed: site.systems,
             observe: site.observe,
         }))
+    }
+
+    /// What a capture judges by.
+    pub(super) fn installed(&self) -> &Arc<Installed> {
+        &self.installed
     }
 
     fn matrix(&self) -> &Matrix {
@@ -79,9 +90,31 @@ impl Judged {
         self.installed
             .roles_of(address)
             .iter()
-            .map(|BoundRole { system, role }| {
-                let system = self.matrix().system(*system);
-                format!("{}/{}", system.id, system.role_id(*role))
+            .map(|role| role_name(&self.installed.compiled, *role))
+            .collect()
+    }
+
+    /// What an unexpected flow nearly met, best first; nothing for others.
+    pub(super) fn near_misses(&self, flow: &Flow) -> Vec<lines::NearMiss> {
+        match flow.record.state.verdict() {
+            Verdict::Unexpected => {}
+            Verdict::Expected | Verdict::Unscoped => return Vec::new(),
+        }
+        let (initiator, port) = flow.key.end(flow.initiator());
+        let asked = Asked {
+            initiator,
+            initiator_port: protocol::has_ports(flow.key.protocol).then_some(port),
+            responder: flow.key.end(flow.responder()).0,
+            protocol: flow.key.protocol,
+            service: flow.key.service(flow.responder()),
+        };
+        self.explainer
+            .near_misses(&asked)
+            .into_iter()
+            .map(|miss| lines::NearMiss {
+                kind: miss.kind.name(),
+                requirement: self.matrix().service_id(miss.service),
+                detail: miss.detail,
             })
             .collect()
     }

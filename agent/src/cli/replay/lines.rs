@@ -46,9 +46,9 @@ pub(super) struct End {
 
 #[derive(Serialize)]
 pub(super) struct NearMiss {
-    kind: &'static str,
-    requirement: String,
-    detail: String,
+    pub(super) kind: &'static str,
+    pub(super) requirement: String,
+    pub(super) detail: String,
 }
 
 #[derive(Serialize)]
@@ -60,7 +60,7 @@ pub(super) struct FlowLine {
     pub(super) verdict: &'static str,
     pub(super) requirements: Vec<String>,
     pub(super) outcome: &'static str,
-    near_misses: Vec<NearMiss>,
+    pub(super) near_misses: Vec<NearMiss>,
     pub(super) packets: [u64; 2],
     pub(super) bytes: [u64; 2],
     pub(super) first_seen: String,
@@ -89,7 +89,7 @@ impl FlowLine {
             verdict: flow.record.state.verdict().name(),
             requirements: judged.services_of(flow.record.slot),
             outcome: flow.outcome().name(),
-            near_misses: Vec::new(),
+            near_misses: judged.near_misses(flow),
             packets: by_direction(flow.record.packets),
             bytes: by_direction(flow.record.bytes),
             first_seen: time(flow.span.first),

@@ -45,6 +45,11 @@ fn flows(found: &Found, out: &mut dyn Write) -> io::Result<()> {
         if !line.requirements.is_empty() {
             details.push(format!("covered by {}", line.requirements.join(", ")));
         }
+        details.extend(
+            line.near_misses
+                .first()
+                .map(|miss| format!("nearly {}: {}", miss.requirement, miss.detail)),
+        );
         writeln!(out, "    {}", visible(&details.join("; ")))?;
     }
     if !found.flows.is_empty() {
