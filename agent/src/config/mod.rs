@@ -1,0 +1,16 @@
+//! The configuration of `flowproof run`: a YAML file, overridden by flags. `model` holds the valid types with
+//! their defaults, `read` makes them from a file, `units` reads sizes, `schema` publishes the shape.
+//!
+//! Nothing here opens a socket or an interface: what a value means on this machine shows when it is used.
+
+mod model;
+mod read;
+pub mod schema;
+mod units;
+
+pub use model::{
+    Attach, BackendChoice, CaptureConfig, Config, Conflict, EbpfOptions, FlowCapacity,
+    InterfacePattern, LogConfig, LogFormat, LogLevel, OnExit, PatternError, PcapOptions, WebConfig,
+};
+pub use read::ConfigReading;
+pub use units::{SizeError, parse_size};

@@ -1,0 +1,416 @@
+//! Configuration files to the model. A file is read to its end whatever is wrong with it, so that all its errors are
+//! reported at once. Relative paths in it start at the file's own folder, so that it means the same wherever the
+//! daemon is started.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::model::{
+    Attach, BackendChoice, CaptureConfig, Config, EbpfOptions, FlowCapacity, InterfacePattern,
+    LogConfig, LogFormat, LogLevel, OnExit, PcapOptions, WebConfig,
+};
+use super::units::parse_size;
+use crate::finding::Findings;
+use crate::yaml::{self, Fields, Keys, LoadError, Node, Reporter, Source, Span};
+
+pub(super) const CONFIG: Keys = Keys::new(&[], &["matrix", "site", "capture", "web", "log"]);
+pub(super) const CAPTURE: Keys = Keys::new(&[], &["backend", "interfaces", "pcap", "ebpf"]);
+pub(super) const PCAP: Keys = Keys::new(
+    &[],
+    &[
+        "filter",
+        "snap_length",
+        "buffer_size",
+        "promiscuous",
+        "flows",
+    ],
+);
+pub(super) const EBPF: Keys = Keys::new(&[], &["attach", "pin_directory", "flows", "on_exit"]);
+pub(super) const FLOWS: Keys = Keys::new(&[], &["verified", "unverified"]);
+pub(super) const WEB: Keys = Keys::new(&[], &["listen"]);
+pub(super) const LOG: Keys = Keys::new(&[], &["level", "format"]);
+
+/// Bytes that may be kept of a packet: an Ethernet, IPv4 and TCP header at the least, libpcap's own limit at the most.
+pub(crate) const SNAP_LENGTH: std::ops::RangeInclusive<u32> = 64..=262_144;
+/// Bytes that the kernel's buffer for libpcap may have.
+pub(crate) const BUFFER_SIZE: std::ops::RangeInclusive<u32> = 65_536..=1 << 30;
+/// Flows that a table may have room for; 16 million need more than 2 GiB.
+const FLOW_CAPACITY: std::ops::RangeInclusive<u32> = 1_024..=16_777_216;
+
+/// What reading a configuration file gave.
+#[derive(Debug, Clone)]
+pub struct ConfigReading {
+    /// The configuration, if the file has no errors.
+    pub config: Option<Config>,
+    /// What was found in the file.
+    pub findings: Findings,
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the file does not exist or can't be read. What is wrong inside is a finding.
+    pub fn read(path: &Path) -> Result<ConfigReading, LoadError> {
+        let (source, problem) = yaml::load(path)?;
+        let mut reporter = Reporter::new(Arc::new(source));
+        if let Some((offset, problem)) = problem {
+            reporter.error(problem.code, Span { offset, length: 0 }, problem.message);
+            return Ok(ConfigReading {
+                config: None,
+                findings: reporter.finish(),
+            });
+        }
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Ok(read_source(reporter, folder))
+    }
+
+    /// Reads a configuration from a text; `name` stands for the file in findings, and relative paths start at
+    /// `folder`.
+    #[must_use]
+    pub fn read_text(name: &str, text: &str, folder: &Path) -> ConfigReading {
+        read_source(Reporter::new(Arc::new(Source::new(name, text))), folder)
+    }
+}
+
+fn read_source(mut reporter: Reporter, folder: &Path) -> ConfigReading {
+    let source = Arc::clone(reporter.source());
+    let config = yaml::parse(source.text(), &mut reporter).map(|node| {
+        Reader {
+            reporter: &mut reporter,
+            folder,
+        }
+        .config(&node)
+    });
+    ConfigReading {
+        config: config.filter(|_| !reporter.has_errors()),
+        findings: reporter.finish(),
+    }
+}
+
+/// Every method gives the default where its node is missing or wrong; what is wrong is in the reporter, and a file with
+/// errors gives no configuration.
+struct Reader<'a> {
+    reporter: &'a mut Reporter,
+    folder: &'a Path,
+}
+
+impl Reader<'_> {
+    fn config(&mut self, node: &Node<'_>) -> Config {
+        let mut config = Config::default();
+        let Some(fields) = Fields::open(node, "a configuration file", CONFIG, self.reporter) else {
+            return config;
+        };
+        config.matrix = fields
+            .list("matrix", self.reporter)
+            .iter()
+            .filter_map(|node| yaml::text(node, "matrix", self.reporter))
+            .map(|text| self.folder.join(text))
+            .collect();
+        config.site = fields.get("site").and_then(|node| self.path(node, "site"));
+        if let Some(node) = fields.get("capture") {
+            self.capture(node, &mut config.capture);
+        }
+        if let Some(node) = fields.get("web") {
+            self.web(node, &mut config.web);
+        }
+        if let Some(node) = fields.get("log") {
+            self.log(node, &mut config.log);
+        }
+        config
+    }
+
+    fn capture(&mut self, node: &Node<'_>, into: &mut CaptureConfig) {
+        let Some(fields) = Fields::open(node, "`capture`", CAPTURE, self.reporter) else {
+            return;
+        };
+        self.choose(
+            &fields,
+            "backend",
+            "back end",
+            &BackendChoice::NAMES,
+            &mut into.backend,
+        );
+        if let Some(node) = fields.get("interfaces") {
+            let nodes = yaml::list(node, "interfaces", self.reporter);
+            if nodes.is_empty() && !self.reporter.has_errors() {
+                self.reporter.error(
+                    "no-interfaces",
+                    node.span,
+                    "`interfaces` names nothing to watch: write names, globs, or `[auto]`",
+                );
+            }
+            into.interfaces = nodes
+                .iter()
+                .filter_map(|node| self.interface(node))
+                .collect();
+        }
+        if let Some(node) = fields.get("pcap") {
+            self.pcap(node, &mut into.pcap);
+        }
+        if let Some(node) = fields.get("ebpf") {
+            self.ebpf(node, &mut into.ebpf);
+        }
+    }
+
+    fn interface(&mut self, node: &Node<'_>) -> Option<InterfacePattern> {
+        let text = yaml::text(node, "interfaces", self.reporter)?;
+        match text.parse() {
+            Ok(pattern) => Some(pattern),
+            Err(error) => {
+                self.reporter
+                    .error("bad-interface", node.span, format!("{error}"));
+                None
+            }
+        }
+    }
+
+    fn pcap(&mut self, node: &Node<'_>, into: &mut PcapOptions) {
+        let Some(fields) = Fields::open(node, "`pcap`", PCAP, self.reporter) else {
+            return;
+        };
+        into.filter = fields.string("filter", self.reporter);
+        self.size(&fields, "snap_length", SNAP_LENGTH, &mut into.snap_length);
+        self.size(&fields, "buffer_size", BUFFER_SIZE, &mut into.buffer_size);
+        let truth = [("true", true), ("false", false)];
+        self.choose(
+            &fields,
+            "promiscuous",
+            "truth value",
+            &truth,
+            &mut into.promiscuous,
+        );
+        if let Some(node) = fields.get("flows") {
+            self.flows(node, &mut into.flows);
+        }
+    }
+
+    fn ebpf(&mut self, node: &Node<'_>, into: &mut EbpfOptions) {
+        let Some(fields) = Fields::open(node, "`ebpf`", EBPF, self.reporter) else {
+            return;
+        };
+        self.choose(
+            &fields,
+            "attach",
+            "way to attach",
+            &Attach::NAMES,
+            &mut into.attach,
+        );
+        if let Some(path) = fields
+            .get("pin_directory")
+            .and_then(|node| self.path(node, "pin_directory"))
+        {
+            into.pin_directory = path;
+        }
+        if let Some(node) = fields.get("flows") {
+            self.flows(node, &mut into.flows);
+        }
+        self.choose(
+            &fields,
+            "on_exit",
+            "behaviour at exit",
+            &OnExit::NAMES,
+            &mut into.on_exit,
+        );
+    }
+
+    fn flows(&mut self, node: &Node<'_>, into: &mut FlowCapacity) {
+        let Some(fields) = Fields::open(node, "`flows`", FLOWS, self.reporter) else {
+            return;
+        };
+        for (key, into) in [
+            ("verified", &mut into.verified),
+            ("unverified", &mut into.unverified),
+        ] {
+            if let Some(number) = fields
+                .get(key)
+                .and_then(|node| yaml::whole_number(node, key, FLOW_CAPACITY, self.reporter))
+            {
+                *into = number;
+            }
+        }
+    }
+
+    fn web(&mut self, node: &Node<'_>, into: &mut WebConfig) {
+        let Some(fields) = Fields::open(node, "`web`", WEB, self.reporter) else {
+            return;
+        };
+        if let Some(node) = fields.get("listen") {
+            let nodes = yaml::list(node, "listen", self.reporter);
+            into.listen = nodes.iter().filter_map(|node| self.listen(node)).collect();
+        }
+    }
+
+    fn listen(&mut self, node: &Node<'_>) -> Option<SocketAddr> {
+        let text = yaml::text(node, "listen", self.reporter)?;
+        let address = text.parse().ok();
+        if address.is_none() {
+            self.reporter.error(
+                "bad-address",
+                node.span,
+                format!(
+                    "`{text}` is not an address to listen on: write `127.0.0.1:9871` or `\"[::1]:9871\"`"
+                ),
+            );
+        }
+        address
+    }
+
+    fn log(&mut self, node: &Node<'_>, into: &mut LogConfig) {
+        let Some(fields) = Fields::open(node, "`log`", LOG, self.reporter) else {
+            return;
+        };
+        self.choose(
+            &fields,
+            "level",
+            "log level",
+            &LogLevel::NAMES,
+            &mut into.level,
+        );
+        self.choose(
+            &fields,
+            "format",
+            "log format",
+            &LogFormat::NAMES,
+            &mut into.format,
+        );
+    }
+
+    fn choose<T: Copy>(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        key: &str,
+        what: &str,
+        choices: &[(&str, T)],
+        into: &mut T,
+    ) {
+        if let Some(value) = fields
+            .get(key)
+            .and_then(|node| yaml::choice(node, what, "unknown-value", choices, self.reporter))
+        {
+            *into = value;
+        }
+    }
+
+    fn size(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        key: &str,
+        range: std::ops::RangeInclusive<u32>,
+        into: &mut u32,
+    ) {
+        let Some(node) = fields.get(key) else {
+            return;
+        };
+        let Some(text) = yaml::text(node, key, self.reporter) else {
+            return;
+        };
+        match parse_size(text, range) {
+            Ok(size) => *into = size,
+            Err(error) => self
+                .reporter
+                .error("bad-size", node.span, format!("`{key}`: {error}")),
+        }
+    }
+
+    fn path(&mut self, node: &Node<'_>, key: &str) -> Option<PathBuf> {
+        yaml::text(node, key, self.reporter).map(|text| self.folder.join(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> ConfigReading {
+        Config::read_text("flowproof.yaml", text, Path::new("/etc/flowproof"))
+    }
+
+    #[test]
+    fn reads_every_key() {
+        let reading = read(
+            "matrix: [rules, /opt/more.yaml]\n\
+             site: site.yaml\n\
+             capture:\n  backend: pcap\n  interfaces: [eth0, 'br-*', auto]\n\
+             \x20 pcap: {filter: not port 22, snap_length: 256, buffer_size: 4MiB, promiscuous: false, flows: {verified: 2048}}\n\
+             \x20 ebpf: {attach: clsact, pin_directory: /sys/fs/bpf/x, on_exit: keep, flows: {verified: 1024, unverified: 4096}}\n\
+             web: {listen: ['127.0.0.1:1', '[::1]:2']}\n\
+             log: {level: debug, format: json}\n",
+        );
+        assert_eq!(reading.findings.as_slice(), []);
+        let config = reading.config.unwrap();
+        assert_eq!(
+            config.matrix,
+            [
+                Path::new("/etc/flowproof/rules"),
+                Path::new("/opt/more.yaml")
+            ]
+        );
+        assert_eq!(
+            config.site.as_deref(),
+            Some(Path::new("/etc/flowproof/site.yaml"))
+        );
+        assert_eq!(config.capture.backend, BackendChoice::Pcap);
+        let interfaces: Vec<_> = config
+            .capture
+            .interfaces
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(interfaces, ["eth0", "br-*", "auto"]);
+        let pcap = &config.capture.pcap;
+        assert_eq!(pcap.filter.as_deref(), Some("not port 22"));
+        assert_eq!((pcap.snap_length, pcap.buffer_size), (256, 4 << 20));
+        assert!(!pcap.promiscuous);
+        assert_eq!(pcap.flows.verified, 2048);
+        assert_eq!(pcap.flows.unverified, FlowCapacity::default().unverified);
+        let ebpf = &config.capture.ebpf;
+        assert_eq!((ebpf.attach, ebpf.on_exit), (Attach::Clsact, OnExit::Keep));
+        assert_eq!(ebpf.pin_directory, Path::new("/sys/fs/bpf/x"));
+        assert_eq!(ebpf.flows.unverified, 4096);
+        let listen: Vec<_> = config.web.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["127.0.0.1:1", "[::1]:2"]);
+        assert_eq!(
+            (config.log.level, config.log.format),
+            (LogLevel::Debug, LogFormat::Json)
+        );
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let reading = read("log: {level: info}\n");
+        assert_eq!(reading.config, Some(Config::default()));
+    }
+
+    #[test]
+    fn all_errors_come_at_once_with_their_places() {
+        let reading = read(
+            "matrixx: [a]\n\
+             site: s.yaml\n\
+             capture:\n  backend: xdp\n  interfaces: [\"a b\"]\n  pcap: {snap_length: 1TB, promiscuous: maybe}\n  ebpf: {flows: {verified: 3}}\n\
+             web: {listen: [localhost]}\n\
+             log: {levle: info}\n",
+        );
+        assert_eq!(reading.config, None);
+        let got: Vec<_> = reading
+            .findings
+            .as_slice()
+            .iter()
+            .map(|finding| format!("{} {}:{}", finding.code, finding.line, finding.column))
+            .collect();
+        assert_eq!(
+            got,
+            [
+                "unknown-key 1:1",
+                "unknown-value 4:12",
+                "bad-interface 5:16",
+                "bad-size 6:23",
+                "unknown-value 6:41",
+                "wrong-type 7:28",
+                "bad-address 8:16",
+                "unknown-key 9:7",
+            ]
+        );
+    }
+}

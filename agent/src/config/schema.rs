@@ -1,0 +1,203 @@
+//! The published shape of a configuration file, for the JSON Schema that editors use.
+#![expect(dead_code, reason = "the types are never built, only described")]
+
+use schemars::JsonSchema;
+
+/// How `flowproof run` watches, judges and reports. Flags override the file; paths are relative to the file's folder.
+#[derive(JsonSchema)]
+#[schemars(title = "flowproof configuration", deny_unknown_fields)]
+pub(super) struct ConfigFile {
+    /// Matrix files, or folders of them. Without any, the built-in matrix of a Linux host is used.
+    matrix: Option<Vec<String>>,
+    /// The site file, which binds the roles of the matrix to addresses.
+    site: Option<String>,
+    /// Where packets come from.
+    capture: Option<CaptureSection>,
+    /// The web server.
+    web: Option<WebSection>,
+    /// What is logged to standard error.
+    log: Option<LogSection>,
+}
+
+/// Where packets come from.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct CaptureSection {
+    /// `auto` takes the kernel programs where they load, else libpcap.
+    backend: Option<BackendText>,
+    /// Names, globs, or `auto`: everything up, loopback only if a requirement needs it.
+    #[schemars(length(min = 1))]
+    interfaces: Option<Vec<String>>,
+    /// What only libpcap needs to know.
+    pcap: Option<PcapSection>,
+    /// What only the kernel programs need to know.
+    ebpf: Option<EbpfSection>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", inline)]
+enum BackendText {
+    Auto,
+    Ebpf,
+    Pcap,
+}
+
+/// Options of the libpcap back end.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct PcapSection {
+    /// A filter expression as pcap-filter(7) describes it.
+    filter: Option<String>,
+    /// Bytes kept of each packet, 64 to 262144.
+    snap_length: Option<Size>,
+    /// Bytes of the kernel's buffer for each interface, 64KiB to 1GiB.
+    buffer_size: Option<Size>,
+    /// Whether packets for other hosts are taken too; needed on a mirror port.
+    promiscuous: Option<bool>,
+    /// Room in the flow tables.
+    flows: Option<FlowsSection>,
+}
+
+/// Options of the kernel programs.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct EbpfSection {
+    /// `auto` takes TCX where the kernel has it (6.6 and later), else clsact.
+    attach: Option<AttachText>,
+    /// Folder on a bpffs where programs, links and maps are pinned.
+    pin_directory: Option<String>,
+    /// Room in the flow tables.
+    flows: Option<FlowsSection>,
+    /// Whether the programs go with the daemon, or stay for the next one to adopt.
+    on_exit: Option<OnExitText>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", inline)]
+enum AttachText {
+    Auto,
+    Tcx,
+    Clsact,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", inline)]
+enum OnExitText {
+    Detach,
+    Keep,
+}
+
+/// Flows that the two tables have room for.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct FlowsSection {
+    /// Expected flows that were answered.
+    #[schemars(range(min = 1024, max = 16_777_216))]
+    verified: Option<u32>,
+    /// All others.
+    #[schemars(range(min = 1024, max = 16_777_216))]
+    unverified: Option<u32>,
+}
+
+/// The web server.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct WebSection {
+    /// Addresses with ports; an empty list switches the server off. Beyond loopback only metrics and health are served.
+    listen: Option<Vec<String>>,
+}
+
+/// What is logged to standard error.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct LogSection {
+    /// The least severe level that is logged.
+    level: Option<LevelText>,
+    /// `text` for people and journald, `json` for one object a line.
+    format: Option<FormatText>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", inline)]
+enum LevelText {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", inline)]
+enum FormatText {
+    Text,
+    Json,
+}
+
+/// Bytes, or a whole number with KiB, MiB, GiB, KB, MB or GB.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum Size {
+    Bytes(u32),
+    WithUnit(#[schemars(regex(pattern = r"^[0-9]+ *([KkMmGg][Ii]?[Bb]|[Bb])?$"))] String),
+}
+
+/// The JSON Schema of configuration files.
+#[must_use]
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(ConfigFile)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::read::{CAPTURE, CONFIG, EBPF, FLOWS, LOG, PCAP, WEB};
+    use super::super::{Attach, BackendChoice, LogFormat, LogLevel, OnExit};
+    use super::*;
+    use crate::yaml::Keys;
+
+    fn check(schema: &serde_json::Value, keys: Keys) {
+        let properties: BTreeSet<&str> = schema["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(properties, keys.all().collect());
+        assert_eq!(schema["additionalProperties"], false);
+    }
+
+    #[test]
+    fn schema_and_reader_know_the_same_keys() {
+        check(schemars::schema_for!(ConfigFile).as_value(), CONFIG);
+        check(schemars::schema_for!(CaptureSection).as_value(), CAPTURE);
+        check(schemars::schema_for!(PcapSection).as_value(), PCAP);
+        check(schemars::schema_for!(EbpfSection).as_value(), EBPF);
+        check(schemars::schema_for!(FlowsSection).as_value(), FLOWS);
+        check(schemars::schema_for!(WebSection).as_value(), WEB);
+        check(schemars::schema_for!(LogSection).as_value(), LOG);
+    }
+
+    #[test]
+    fn schema_and_reader_know_the_same_texts() {
+        fn check<T: JsonSchema, V>(names: &[(&str, V)]) {
+            let schema = schemars::schema_for!(T);
+            let texts: Vec<&str> = schema.as_value()["enum"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|text| text.as_str().unwrap())
+                .collect();
+            assert_eq!(
+                texts,
+                names.iter().map(|(name, _)| *name).collect::<Vec<_>>()
+            );
+        }
+        check::<BackendText, _>(&BackendChoice::NAMES);
+        check::<AttachText, _>(&Attach::NAMES);
+        check::<OnExitText, _>(&OnExit::NAMES);
+        check::<LevelText, _>(&LogLevel::NAMES);
+        check::<FormatText, _>(&LogFormat::NAMES);
+    }
+}
