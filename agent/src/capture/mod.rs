@@ -12,6 +12,7 @@ pub mod ebpf;
 pub mod file;
 pub mod replay;
 pub mod user_space;
+pub mod interfaces;
 
 use std::sync::Arc;
 use std::time::Duration;
