@@ -1,0 +1,9 @@
+//! The running daemon: one thread owns the capture and everybody else sends it commands, so that nothing in a back
+//! end is shared and nothing above can slow it down.
+//!
+//! `actor` is that thread, `unexpected` what it counts beside the back end's totals, `health` what it says of itself,
+//! `policy` reads what it judges by. `daemon` starts and ends it all in the right order.
+
+pub mod actor;
+pub mod health;
+pub mod unexpected;
