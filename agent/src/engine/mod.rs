@@ -5,5 +5,8 @@
 //! `policy` reads what it judges by. `daemon` starts and ends it all in the right order.
 
 pub mod actor;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod health;
+pub mod policy;
 pub mod unexpected;

@@ -67,11 +67,19 @@ pub struct Unexpected {
     /// (flows, entry) of those that are.
     exported: BTreeSet<(u64, usize)>,
     other: u64,
+    recorded: u64,
 }
 
 impl Unexpected {
+    /// How often [`Unexpected::record`] was called.
+    #[must_use]
+    pub const fn recorded(&self) -> u64 {
+        self.recorded
+    }
+
     /// Counts a flow.
     pub fn record(&mut self, service: UnexpectedService, sighting: Sighting) {
+        self.recorded += 1;
         let position = match self.index.get(&service) {
             Some(position) => *position,
             None => self.admit(service, sighting),
@@ -124,7 +132,8 @@ impl Unexpected {
             self.entries[position].weight = weight;
             position
         };
-        self.candidates.insert((self.entries[position].weight, position));
+        self.candidates
+            .insert((self.entries[position].weight, position));
         self.index.insert(service, position);
         position
     }
@@ -200,7 +209,10 @@ mod tests {
         assert_eq!(unexpected.series(), [(service(22), 5), (service(23), 1)]);
         assert_eq!(unexpected.other(6), 0);
         let top = unexpected.top(1);
-        assert_eq!((top[0].service.port, top[0].flows, top[0].last.time), (22, 5, 4));
+        assert_eq!(
+            (top[0].service.port, top[0].flows, top[0].last.time),
+            (22, 5, 4)
+        );
     }
 
     #[test]
@@ -219,7 +231,11 @@ mod tests {
         assert_eq!(series.len(), EXPORTED);
         assert!(unexpected.entries.len() <= TRACKED);
         assert_eq!(unexpected.top(1)[0].service.port, 0);
-        let often = series.iter().find(|(service, _)| service.port == 0).unwrap().1;
+        let often = series
+            .iter()
+            .find(|(service, _)| service.port == 0)
+            .unwrap()
+            .1;
         assert!(often > 900, "{often}");
         let sum: u64 = series.iter().map(|(_, flows)| flows).sum();
         assert_eq!(sum + unexpected.other(total), total);

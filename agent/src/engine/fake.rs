@@ -1,0 +1,118 @@
+//! A back end without packets, for the tests of everything above it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use flowproof_common::key::FlowKey;
+use flowproof_common::record::{Event, FlowRecord};
+
+use crate::capture::{Backend, Capture, CaptureError, Interface, Progress, Snapshot};
+use crate::matrix::installed::Installed;
+
+/// What a test tells the back end, and what it did.
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    /// Totals to hand out.
+    pub(crate) snapshot: Snapshot,
+    /// Events for the next poll.
+    pub(crate) events: Vec<Event>,
+    /// The next poll fails with this.
+    pub(crate) fail: Option<String>,
+    /// Installing fails.
+    pub(crate) refuse_matrix: bool,
+    /// Interfaces that can't be attached.
+    pub(crate) refuse: Vec<String>,
+    /// Names of the interfaces that are attached.
+    pub(crate) attached: Vec<String>,
+    /// How many matrices were installed.
+    pub(crate) installed: usize,
+    /// Whether the back end was dropped.
+    pub(crate) dropped: bool,
+}
+
+/// The back end; the test keeps the script.
+pub(crate) struct Fake(pub(crate) Arc<Mutex<Script>>);
+
+impl Fake {
+    /// A back end and its script.
+    pub(crate) fn new() -> (Box<Self>, Arc<Mutex<Script>>) {
+        let script = Arc::new(Mutex::new(Script::default()));
+        (Box::new(Self(Arc::clone(&script))), script)
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().dropped = true;
+    }
+}
+
+impl Capture for Fake {
+    fn backend(&self) -> Backend {
+        Backend::Pcap
+    }
+
+    fn attach(&mut self, interface: &Interface) -> Result<(), CaptureError> {
+        let mut script = self.0.lock().unwrap();
+        if script.refuse.contains(&interface.name) {
+            return Err(CaptureError::Failed {
+                action: format!("opening {}", interface.name),
+                reason: "refused by the test".to_owned(),
+            });
+        }
+        script.attached.push(interface.name.clone());
+        Ok(())
+    }
+
+    fn detach(&mut self, interface: &Interface) {
+        let mut script = self.0.lock().unwrap();
+        script.attached.retain(|name| *name != interface.name);
+    }
+
+    fn install(&mut self, _: &Arc<Installed>) -> Result<(), CaptureError> {
+        let mut script = self.0.lock().unwrap();
+        if script.refuse_matrix {
+            return Err(CaptureError::TooLarge {
+                what: "rules",
+                needed: 2,
+                room: 1,
+            });
+        }
+        script.installed += 1;
+        Ok(())
+    }
+
+    fn poll(
+        &mut self,
+        timeout: Duration,
+        sink: &mut dyn FnMut(&Event),
+    ) -> Result<Progress, CaptureError> {
+        let (events, fail) = {
+            let mut script = self.0.lock().unwrap();
+            (std::mem::take(&mut script.events), script.fail.take())
+        };
+        events.iter().for_each(sink);
+        if let Some(reason) = fail {
+            return Err(CaptureError::Failed {
+                action: "reading packets".to_owned(),
+                reason,
+            });
+        }
+        if events.is_empty() {
+            std::thread::sleep(timeout);
+        }
+        Ok(Progress::Live)
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot, CaptureError> {
+        Ok(self.0.lock().unwrap().snapshot.clone())
+    }
+
+    fn flows(&mut self) -> Result<Vec<(FlowKey, FlowRecord)>, CaptureError> {
+        Ok(Vec::new())
+    }
+
+    fn epoch_offset(&self) -> i128 {
+        1_700_000_000_000_000_000
+    }
+}
