@@ -4,6 +4,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod export;
 pub mod finding;
 pub mod flow;
 pub mod matrix;

@@ -580,6 +580,8 @@ mod tests {
         health: Arc<Health>,
     }
 
+    type Started = Result<(Engine, JoinHandle<()>), CaptureError>;
+
     fn interface(index: u32, name: &str) -> Interface {
         Interface {
             index,
@@ -599,11 +601,7 @@ mod tests {
         prepare: impl FnOnce(&mut Script),
         consumers: Vec<queue::Sender<Event>>,
         needed: &dyn Fn(&Interface) -> bool,
-    ) -> (
-        Result<(Engine, JoinHandle<()>), CaptureError>,
-        Arc<Mutex<Script>>,
-        Arc<Health>,
-    ) {
+    ) -> (Started, Arc<Mutex<Script>>, Arc<Health>) {
         let (capture, script) = Fake::new();
         prepare(&mut script.lock().unwrap());
         let health = Arc::new(Health::default());

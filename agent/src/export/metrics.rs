@@ -1,0 +1,593 @@
+//! Prometheus metrics, made at scrape time from one view of the daemon, so that all series of a scrape belong together
+//! and nothing is counted twice in two places.
+//!
+//! Labels are bounded by the matrix. Every series of a requirement exists, at 0, from the start: an alert on "never
+//! seen" needs something to compare.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use flowproof_common::classify::Verdict;
+use flowproof_common::record::InterfaceCounters;
+use flowproof_common::state::Outcome;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder, TextEncoder};
+
+use crate::capture::SlotTotals;
+use crate::engine::actor::View;
+use crate::engine::health::Reload;
+use crate::engine::unexpected::UnexpectedService;
+use crate::matrix::{Protocol, ServiceKey};
+
+/// The version of the daemon.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The revision that it was built from, or `unknown`.
+pub const REVISION: &str = match option_env!("FLOWPROOF_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+/// What the labels of flows in no series of their own say.
+pub const OTHER: &str = "~other";
+/// The content type of [`text`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Outcomes that are counted. `closed_after_answer` is none of them: such a flow was counted when it was answered.
+const COUNTED: [Outcome; 8] = [
+    Outcome::Answered,
+    Outcome::Refused,
+    Outcome::Prohibited,
+    Outcome::Unreachable,
+    Outcome::NoAnswer,
+    Outcome::DroppedHere,
+    Outcome::OneWay,
+    Outcome::Pending,
+];
+
+/// The metrics in the Prometheus text format, version 0.0.4.
+///
+/// # Errors
+/// The encoder refuses a name or a label, which would be a fault of this module.
+pub fn text(view: &View, reload: Option<Reload>) -> Result<String, prometheus::Error> {
+    let mut buffer = Vec::new();
+    TextEncoder::new().encode(&families(view, reload), &mut buffer)?;
+    String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
+}
+
+/// The metrics, in a stable order.
+#[must_use]
+pub fn families(view: &View, reload: Option<Reload>) -> Vec<MetricFamily> {
+    let mut families = Vec::with_capacity(32);
+    requirements(view, &mut families);
+    flows(view, &mut families);
+    capture(view, &mut families);
+    own(view, reload, &mut families);
+    // A family without series (no requirement, no interface) can't be written in the text format.
+    families.retain(|family| !family.get_metric().is_empty());
+    families
+}
+
+fn requirements(view: &View, families: &mut Vec<MetricFamily>) {
+    let mut info = Family::gauge(
+        "flowproof_requirement_info",
+        "A requirement of the matrix in force, always 1. from and to are its roles, section and row its place in the vendor's document.",
+    );
+    let mut attempts = Family::counter(
+        "flowproof_requirement_attempts_total",
+        "Flows begun that a requirement's service covers, whatever became of them.",
+    );
+    let mut outcomes = Family::counter(
+        "flowproof_requirement_flows_total",
+        "Flows that a requirement's service covers, counted once, when their outcome is decided; an answer that comes late is counted as well. outcome=\"pending\" ended undecided. There is no closed_after_answer: such a flow was counted as answered.",
+    );
+    let mut packets = Family::counter(
+        "flowproof_requirement_packets_total",
+        "Packets of the flows that a requirement's service covers.",
+    );
+    let mut bytes = Family::counter(
+        "flowproof_requirement_bytes_total",
+        "Bytes of the flows that a requirement's service covers, link headers included.",
+    );
+    let mut attempt = Family::gauge(
+        "flowproof_requirement_last_attempt_timestamp_seconds",
+        "When the last flow that a requirement's service covers was begun, in seconds since the Unix epoch; 0 if none was.",
+    );
+    let mut answered = Family::gauge(
+        "flowproof_requirement_last_answered_timestamp_seconds",
+        "When the last flow that a requirement's service covers was answered, in seconds since the Unix epoch; 0 if none was.",
+    );
+    let matrix = &view.matrix.compiled.matrix;
+    for (index, system) in matrix.indexed_systems() {
+        for (position, requirement) in system.indexed_requirements() {
+            let (section, row) = requirement
+                .provenance
+                .as_ref()
+                .map_or((String::new(), String::new()), |place| {
+                    (place.section.clone(), place.row.to_string())
+                });
+            let names = [
+                ("system", system.id.as_str()),
+                ("requirement", requirement.id.as_str()),
+            ];
+            let info_labels = [
+                names[0],
+                names[1],
+                ("from", system.role_id(requirement.from)),
+                ("to", system.role_id(requirement.to)),
+                ("necessity", requirement.necessity.as_str()),
+                ("section", &section),
+                ("row", &row),
+            ];
+            info.push(&info_labels, 1.0);
+            for (service, value) in requirement.indexed_services() {
+                let totals = view.totals(ServiceKey {
+                    system: index,
+                    requirement: position,
+                    service,
+                });
+                let service = value.to_string();
+                let labels = [names[0], names[1], ("service", service.as_str())];
+                attempts.push(&labels, number(totals.flows.begun));
+                for outcome in COUNTED {
+                    let labels = [labels[0], labels[1], labels[2], ("outcome", outcome.name())];
+                    outcomes.push(&labels, number(totals.flows.decided[outcome as usize]));
+                }
+                for (side, direction) in ["to_responder", "to_initiator"].into_iter().enumerate() {
+                    let labels = [labels[0], labels[1], labels[2], ("direction", direction)];
+                    packets.push(&labels, number(totals.traffic.packets[side]));
+                    bytes.push(&labels, number(totals.traffic.bytes[side]));
+                }
+                attempt.push(&labels, seconds(view, totals.flows.last_attempt));
+                answered.push(&labels, seconds(view, totals.flows.last_answered));
+            }
+        }
+    }
+    for family in [info, attempts, outcomes, packets, bytes, attempt, answered] {
+        families.push(family.finish());
+    }
+}
+
+fn flows(view: &View, families: &mut Vec<MetricFamily>) {
+    let mut outcomes = Family::counter(
+        "flowproof_flows_total",
+        "Flows by verdict, counted once, when their outcome is decided; an answer that comes late is counted as well. outcome=\"pending\" ended undecided. There is no closed_after_answer: such a flow was counted as answered.",
+    );
+    let mut begun = Family::counter(
+        "flowproof_flows_begun_total",
+        "Flows begun, by verdict, whatever became of them.",
+    );
+    for verdict in Verdict::ALL {
+        let SlotTotals { flows, .. } = view.verdict_totals(verdict);
+        begun.push(&[("verdict", verdict.name())], number(flows.begun));
+        for outcome in COUNTED {
+            let labels = [("verdict", verdict.name()), ("outcome", outcome.name())];
+            outcomes.push(&labels, number(flows.decided[outcome as usize]));
+        }
+    }
+    let mut unexpected = Family::counter(
+        "flowproof_unexpected_flows_total",
+        "Flows begun that a bound role takes part in and no requirement covers, by the roles of initiator and responder. The most frequent have a series; from=\"~other\" has the rest, so that the sum is exact.",
+    );
+    for (service, flows) in &view.unexpected {
+        let text = service_text(service);
+        let labels = [
+            ("from", &*service.from),
+            ("to", &*service.to),
+            ("service", text.as_str()),
+        ];
+        unexpected.push(&labels, number(*flows));
+    }
+    let other = [("from", OTHER), ("to", OTHER), ("service", OTHER)];
+    unexpected.push(&other, number(view.unexpected_other));
+    for family in [outcomes, begun, unexpected] {
+        families.push(family.finish());
+    }
+}
+
+/// The service of an unexpected flow as a matrix would write it: `tcp/8443`, `icmp/8`, `gre`.
+#[must_use]
+pub fn service_text(service: &UnexpectedService) -> String {
+    let protocol = Protocol::from_number(service.protocol);
+    let has_number = protocol.has_ports() || matches!(protocol, Protocol::Icmp | Protocol::Icmpv6);
+    if has_number {
+        format!("{protocol}/{}", service.port)
+    } else {
+        protocol.to_string()
+    }
+}
+
+fn capture(view: &View, families: &mut Vec<MetricFamily>) {
+    let backend = view.backend.name();
+    let mut up = Family::gauge(
+        "flowproof_capture_up",
+        "1 while the capture works and its totals are current, 0 when it failed: then every other series stands still.",
+    );
+    let working = if view.failure.is_none() { 1.0 } else { 0.0 };
+    up.push(&[("backend", backend)], working);
+    // An interface that went and came back is there twice, with another index.
+    let mut counters: BTreeMap<&str, InterfaceCounters> = BTreeMap::new();
+    for (name, more) in &view.snapshot.interfaces {
+        let sum = counters.entry(name).or_default();
+        sum.packets += more.packets;
+        sum.bytes += more.bytes;
+        sum.not_ip += more.not_ip;
+        sum.unparsed += more.unparsed;
+        sum.link_upkeep += more.link_upkeep;
+    }
+    let mut attached = Family::gauge(
+        "flowproof_capture_interface_attached",
+        "1 while the interface is watched, 0 if it was let go or can't be watched.",
+    );
+    for interface in &view.attached {
+        counters.entry(&interface.name).or_default();
+    }
+    let refused = view.refused.iter().map(|(name, _)| name.as_str());
+    let names: std::collections::BTreeSet<&str> = counters.keys().copied().chain(refused).collect();
+    for name in names {
+        let watched = view.attached.iter().any(|interface| interface.name == name);
+        let labels = [("backend", backend), ("interface", name)];
+        attached.push(&labels, if watched { 1.0 } else { 0.0 });
+    }
+    let mut family = |name, help, value: fn(&InterfaceCounters) -> u64| {
+        let mut family = Family::counter(name, help);
+        for (name, counters) in &counters {
+            let labels = [("backend", backend), ("interface", *name)];
+            family.push(&labels, number(value(counters)));
+        }
+        families.push(family.finish());
+    };
+    family(
+        "flowproof_capture_packets_total",
+        "Frames that the interface handed to the capture, received and sent.",
+        |counters| counters.packets,
+    );
+    family(
+        "flowproof_capture_bytes_total",
+        "Bytes of the frames that the interface handed to the capture.",
+        |counters| counters.bytes,
+    );
+    family(
+        "flowproof_capture_unparsed_total",
+        "Frames that claim to be IP and could not be read; they are judged by nothing.",
+        |counters| counters.unparsed,
+    );
+    family(
+        "flowproof_capture_not_ip_total",
+        "Frames that carry no IP, such as ARP and LLDP.",
+        |counters| counters.not_ip,
+    );
+    family(
+        "flowproof_capture_link_upkeep_total",
+        "Packets that keep up the link itself (IGMP, neighbour and listener discovery), which no matrix lists.",
+        |counters| counters.link_upkeep,
+    );
+    families.push(up.finish());
+    families.push(attached.finish());
+    let mut lost = Family::counter(
+        "flowproof_lost_total",
+        "What was lost, by stage. While any stage grows, silence of a requirement proves nothing.",
+    );
+    for (stage, count) in &view.snapshot.lost {
+        lost.push(&[("stage", *stage)], number(*count));
+    }
+    lost.push(&[("stage", "queue")], number(view.queue_lost));
+    families.push(lost.finish());
+    let mut entries = Family::gauge("flowproof_flow_table_entries", "Flows in the table now.");
+    let mut room = Family::gauge(
+        "flowproof_flow_table_capacity",
+        "Flows that the table has room for.",
+    );
+    let mut evictions = Family::counter(
+        "flowproof_flow_table_evictions_total",
+        "Flows that were pushed out of the table to make room; their totals are kept.",
+    );
+    for table in &view.snapshot.tables {
+        let labels = [("table", table.table)];
+        entries.push(&labels, number(table.entries));
+        room.push(&labels, number(table.capacity));
+        evictions.push(&labels, number(table.evictions));
+    }
+    for family in [entries, room, evictions] {
+        families.push(family.finish());
+    }
+}
+
+fn own(view: &View, reload: Option<Reload>, families: &mut Vec<MetricFamily>) {
+    let mut successful = Family::gauge(
+        "flowproof_matrix_last_reload_successful",
+        "1 if the matrix was in force after the last attempt to read it, 0 if that failed and the one before stays.",
+    );
+    let mut success = Family::gauge(
+        "flowproof_matrix_last_reload_success_timestamp_seconds",
+        "When the matrix in force was read, in seconds since the Unix epoch.",
+    );
+    if let Some(reload) = reload {
+        successful.push(&[], if reload.successful { 1.0 } else { 0.0 });
+        success.push(&[], since_epoch(reload.last_success));
+    }
+    let mut build = Family::gauge(
+        "flowproof_build_info",
+        "The daemon and the capture back end at work, always 1.",
+    );
+    let labels = [
+        ("version", VERSION),
+        ("revision", REVISION),
+        ("backend", view.backend.name()),
+    ];
+    build.push(&labels, 1.0);
+    for family in [successful, success, build] {
+        families.push(family.finish());
+    }
+}
+
+/// Counters beyond 2^53 lose their last digit, as in every Prometheus client.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "Prometheus samples are 64-bit floats"
+)]
+const fn number(count: u64) -> f64 {
+    count as f64
+}
+
+/// A time of the back end in seconds since the epoch, to the millisecond.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "milliseconds since 1970 stay below 2^53 for 280,000 years"
+)]
+fn seconds(view: &View, time: u64) -> f64 {
+    view.epoch_nanos(time)
+        .map_or(0.0, |nanos| (nanos / 1_000_000) as f64 / 1_000.0)
+}
+
+fn since_epoch(time: SystemTime) -> f64 {
+    let duration = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    (duration.as_secs_f64() * 1_000.0).round() / 1_000.0
+}
+
+/// A family while its series are added.
+struct Family {
+    family: MetricFamily,
+    kind: MetricType,
+    metrics: Vec<Metric>,
+}
+
+impl Family {
+    fn counter(name: &str, help: &str) -> Self {
+        Self::new(name, help, MetricType::COUNTER)
+    }
+
+    fn gauge(name: &str, help: &str) -> Self {
+        Self::new(name, help, MetricType::GAUGE)
+    }
+
+    fn new(name: &str, help: &str, kind: MetricType) -> Self {
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        Self {
+            family,
+            kind,
+            metrics: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, labels: &[(&str, &str)], value: f64) {
+        let labels = labels
+            .iter()
+            .map(|(name, value)| {
+                let mut pair = LabelPair::default();
+                pair.set_name((*name).to_owned());
+                pair.set_value((*value).to_owned());
+                pair
+            })
+            .collect();
+        let mut metric = Metric::from_label(labels);
+        if self.kind == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.metrics.push(metric);
+    }
+
+    fn finish(mut self) -> MetricFamily {
+        self.family.set_metric(self.metrics);
+        self.family
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use flowproof_common::record::{SlotFlows, SlotTraffic};
+
+    use super::*;
+    use crate::capture::{Backend, Interface, Snapshot, TableFill};
+    use crate::engine::policy;
+    use crate::matrix::installed::{Installed, SlotDirectory};
+
+    const MATRIX: &str = "system: app\ntitle: App\nroles: {web: {}, db: {}}\nrequirements:\n\
+        - {id: web-to-db, from: web, to: db, services: [tcp/5432, vrrp], provenance: {section: \"A \\\"B\\\"\", row: 3}}\n\
+        - {id: nothing, from: web, to: unknown, services: [], necessity: optional}\n";
+    const SITE: &str =
+        "site: s\nsystems: [app]\nroles: {app/web: [192.0.2.1], app/db: [192.0.2.2]}\n";
+
+    fn installed(matrix: &str) -> Arc<Installed> {
+        let folder = tempfile::tempdir().unwrap();
+        let matrix_path = folder.path().join("m.yaml");
+        let site_path = folder.path().join("s.yaml");
+        std::fs::write(&matrix_path, matrix).unwrap();
+        std::fs::write(&site_path, SITE).unwrap();
+        let policy = policy::load(&[matrix_path], Some(&site_path), &[]).unwrap();
+        Arc::new(Installed::new(policy.compiled, SlotDirectory::default()))
+    }
+
+    fn view(matrix: Arc<Installed>) -> View {
+        View {
+            backend: Backend::Pcap,
+            matrix,
+            snapshot: Arc::default(),
+            epoch_offset: 1_700_000_000_000_000_000,
+            attached: Vec::new(),
+            refused: Vec::new(),
+            unexpected: Vec::new(),
+            unexpected_other: 0,
+            top: Vec::new(),
+            queue_lost: 0,
+            failure: None,
+        }
+    }
+
+    fn reload() -> Option<Reload> {
+        Some(Reload {
+            successful: true,
+            last_success: UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
+        })
+    }
+
+    #[test]
+    fn the_scrape_is_the_golden_one() {
+        let matrix = installed(MATRIX);
+        let tcp = matrix
+            .directory
+            .slots_of(crate::matrix::installed::MemberId::of(
+                "app/web-to-db#tcp/5432",
+            ))[0];
+        let mut slots = vec![SlotTotals::default(); matrix.directory.len()];
+        let mut decided = [0; Outcome::COUNT];
+        decided[Outcome::Answered as usize] = 3;
+        decided[Outcome::NoAnswer as usize] = 1;
+        slots[tcp as usize] = SlotTotals {
+            traffic: SlotTraffic {
+                packets: [40, 30],
+                bytes: [4_000, 90_000],
+                last_seen: 2_000_000_000,
+            },
+            flows: SlotFlows {
+                begun: 5,
+                decided,
+                last_attempt: 2_500_000_000,
+                last_answered: 1_250_000_000,
+            },
+        };
+        slots[1].flows.begun = 7;
+        let mut view = view(matrix);
+        let counters = InterfaceCounters {
+            packets: 10,
+            bytes: 1_000,
+            not_ip: 2,
+            unparsed: 1,
+            ..InterfaceCounters::default()
+        };
+        view.snapshot = Arc::new(Snapshot {
+            slots,
+            // The same name with another index.
+            interfaces: vec![("eth0".to_owned(), counters), ("eth0".to_owned(), counters)],
+            lost: vec![("kernel_capture", 4), ("flow_table", 0)],
+            tables: vec![TableFill {
+                table: "verified",
+                entries: 3,
+                capacity: 1_024,
+                evictions: 0,
+            }],
+        });
+        view.attached = vec![Interface {
+            index: 2,
+            name: "eth0".to_owned(),
+        }];
+        view.refused = vec![("tun0".to_owned(), "no".to_owned())];
+        view.unexpected = vec![(
+            UnexpectedService {
+                from: Arc::from("app/web"),
+                to: Arc::from("~unbound"),
+                protocol: 17,
+                port: 4_789,
+            },
+            6,
+        )];
+        view.unexpected_other = 1;
+        let got = text(&view, reload())
+            .unwrap()
+            .replace(&format!("revision=\"{REVISION}\""), "revision=\"REVISION\"")
+            .replace(&format!("version=\"{VERSION}\""), "version=\"VERSION\"");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/export/metrics.golden");
+        if std::env::var_os("FLOWPROOF_UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, &got).unwrap();
+        }
+        let expect = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            got == expect,
+            "the scrape differs from src/export/metrics.golden; if that is meant, run the test with FLOWPROOF_UPDATE_GOLDEN=1:\n{got}"
+        );
+    }
+
+    #[test]
+    fn every_series_of_a_requirement_exists_from_the_start() {
+        let text = text(&view(installed(MATRIX)), None).unwrap();
+        for series in [
+            "flowproof_requirement_flows_total{system=\"app\",requirement=\"web-to-db\",service=\"vrrp\",outcome=\"no_answer\"} 0",
+            "flowproof_requirement_attempts_total{system=\"app\",requirement=\"web-to-db\",service=\"tcp/5432\"} 0",
+            "flowproof_requirement_last_answered_timestamp_seconds{system=\"app\",requirement=\"web-to-db\",service=\"vrrp\"} 0",
+            "flowproof_unexpected_flows_total{from=\"~other\",to=\"~other\",service=\"~other\"} 0",
+            "flowproof_lost_total{stage=\"queue\"} 0",
+            "flowproof_capture_up{backend=\"pcap\"} 1",
+        ] {
+            assert!(text.contains(series), "{series}\n{text}");
+        }
+        assert!(!text.contains("closed_after_answer\""));
+    }
+
+    #[test]
+    fn families_are_named_and_explained_as_prometheus_wants_it() {
+        let mut view = view(installed(MATRIX));
+        view.failure = Some("gone".to_owned());
+        let mut names = std::collections::BTreeSet::new();
+        for family in families(&view, reload()) {
+            let name = family.name();
+            assert!(names.insert(name.to_owned()), "{name} is there twice");
+            assert!(family.help().ends_with('.'), "{name}");
+            let counter = family.get_field_type() == MetricType::COUNTER;
+            assert_eq!(counter, name.ends_with("_total"), "{name}");
+            let mut series = std::collections::BTreeSet::new();
+            for metric in family.get_metric() {
+                let labels: Vec<_> = metric
+                    .get_label()
+                    .iter()
+                    .map(|pair| (pair.name().to_owned(), pair.value().to_owned()))
+                    .collect();
+                assert!(
+                    series.insert(labels.clone()),
+                    "{name}{labels:?} is there twice"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn ten_thousand_series_take_well_under_a_second() {
+        let rows: String = (0..700)
+            .map(|row| {
+                format!(
+                    "- {{id: r{row}, from: web, to: db, services: [tcp/{}]}}\n",
+                    row + 1
+                )
+            })
+            .collect();
+        let matrix = format!(
+            "system: app\ntitle: App\nroles: {{web: {{}}, db: {{}}}}\nrequirements:\n{rows}"
+        );
+        let view = view(installed(&matrix));
+        let begin = Instant::now();
+        let text = text(&view, reload()).unwrap();
+        let taken = begin.elapsed();
+        assert!(text.lines().count() > 10_000);
+        // Generous: the machine may be busy and the build is not optimized.
+        assert!(taken < Duration::from_millis(500), "{taken:?}");
+    }
+}

@@ -1,0 +1,3 @@
+//! What leaves the daemon for other programs.
+
+pub mod metrics;
