@@ -10,4 +10,5 @@ pub mod flow;
 pub mod matrix;
 pub mod site;
 pub mod verdict;
+pub mod web;
 pub mod yaml;

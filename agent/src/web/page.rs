@@ -1,0 +1,420 @@
+//! The page that an operator looks at first: is the daemon working, which rows of the matrix fail, what goes on that
+//! the matrix does not list. One self-contained document without scripts; every text is escaped.
+
+use std::fmt::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use flowproof_common::state::Outcome;
+
+use crate::capture::SlotTotals;
+use crate::engine::actor::View;
+use crate::engine::health::Reload;
+use crate::export::metrics::{REVISION, VERSION, service_text};
+use crate::matrix::{Necessity, ServiceKey};
+
+/// Rows of the matrix that are shown at most; those with failures come first.
+const MOST_ROWS: usize = 1_000;
+
+/// The style sheet.
+pub(super) const STYLE: &str = "\
+:root{color-scheme:light dark;font:14px/1.45 system-ui,sans-serif}\
+body{margin:1.5rem auto;max-width:80rem;padding:0 1rem}\
+h1{font-size:1.4rem;margin:0}h2{font-size:1.1rem;margin:1.6rem 0 .4rem}\
+table{border-collapse:collapse;width:100%}\
+th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid #8884;vertical-align:top}\
+th{font-weight:600}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}\
+.bad{color:#c62828;font-weight:600}.good{color:#2e7d32}.warn{color:#b26a00}.quiet{opacity:.65}\
+p{margin:.3rem 0}nav a{margin-right:1rem}\
+@media(prefers-color-scheme:dark){.bad{color:#ff8a80}.good{color:#81c784}.warn{color:#ffb74d}a{color:#90caf9}}\
+";
+
+/// A text in HTML. Names and titles come from files, addresses from the network.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '&' => formatter.write_str("&amp;")?,
+                '<' => formatter.write_str("&lt;")?,
+                '>' => formatter.write_str("&gt;")?,
+                '"' => formatter.write_str("&quot;")?,
+                '\'' => formatter.write_str("&#39;")?,
+                other if other.is_control() => formatter.write_char('\u{fffd}')?,
+                other => formatter.write_char(other)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a row of the matrix fares; the order is that of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fare {
+    NeverAnswered,
+    SometimesFails,
+    Attempted,
+    Answered,
+    NoAttempt,
+}
+
+impl Fare {
+    fn of(totals: &SlotTotals) -> Self {
+        let answered = answered(totals);
+        let failed = failed(totals);
+        match (totals.flows.begun, answered, failed) {
+            (_, 0, 1..) => Self::NeverAnswered,
+            (_, 1.., 1..) => Self::SometimesFails,
+            (_, 1.., 0) => Self::Answered,
+            (1.., 0, 0) => Self::Attempted,
+            (0, 0, 0) => Self::NoAttempt,
+        }
+    }
+
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NeverAnswered => ("bad", "never answered"),
+            Self::SometimesFails => ("warn", "sometimes fails"),
+            Self::Attempted => ("quiet", "attempted"),
+            Self::Answered => ("good", "answered"),
+            Self::NoAttempt => ("quiet", "no attempt seen"),
+        }
+    }
+}
+
+fn answered(totals: &SlotTotals) -> u64 {
+    totals.flows.decided[Outcome::Answered as usize]
+}
+
+fn failed(totals: &SlotTotals) -> u64 {
+    Outcome::ALL
+        .into_iter()
+        .filter(|outcome| outcome.is_failure())
+        .map(|outcome| totals.flows.decided[outcome as usize])
+        .sum()
+}
+
+/// The outcomes that failed, as `no_answer 3, refused 1`.
+fn failures(totals: &SlotTotals) -> String {
+    Outcome::ALL
+        .into_iter()
+        .filter(|outcome| outcome.is_failure())
+        .filter_map(|outcome| {
+            let count = totals.flows.decided[outcome as usize];
+            (count > 0).then(|| format!("{} {count}", outcome.name()))
+        })
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The whole document.
+pub(super) fn html(
+    view: &View,
+    ready: &Result<(), String>,
+    reload: Option<Reload>,
+    now: SystemTime,
+) -> String {
+    let mut page = String::with_capacity(64 * 1024);
+    // Writing to a String can't fail.
+    let _ = write_page(&mut page, view, ready, reload, now);
+    page
+}
+
+fn write_page(
+    page: &mut String,
+    view: &View,
+    ready: &Result<(), String>,
+    reload: Option<Reload>,
+    now: SystemTime,
+) -> fmt::Result {
+    page.push_str(
+        "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>flowproof</title>\
+         <meta name=\"viewport\" content=\"width=device-width\"><link rel=\"stylesheet\" href=\"/style.css\"></head><body>",
+    );
+    write!(
+        page,
+        "<h1>flowproof <span class=\"quiet\">{} ({})</span></h1>",
+        Escaped(VERSION),
+        Escaped(REVISION)
+    )?;
+    match ready {
+        Ok(()) => page.push_str("<p class=\"good\">Traffic is being judged.</p>"),
+        Err(reason) => write!(page, "<p class=\"bad\">Not ready: {}.</p>", Escaped(reason))?,
+    }
+    if let Some(failure) = &view.failure {
+        write!(
+            page,
+            "<p class=\"bad\">The counts stand still: {}.</p>",
+            Escaped(failure)
+        )?;
+    }
+    if reload.is_some_and(|reload| !reload.successful) {
+        page.push_str("<p class=\"bad\">The last reload failed; the matrix before it is in force. The log has the errors.</p>");
+    }
+    let lost: Vec<String> = view
+        .snapshot
+        .lost
+        .iter()
+        .map(|(stage, count)| (*stage, *count))
+        .chain([("queue", view.queue_lost)])
+        .filter(|(_, count)| *count > 0)
+        .map(|(stage, count)| format!("{stage} {count}"))
+        .collect();
+    if !lost.is_empty() {
+        write!(
+            page,
+            "<p class=\"warn\">Lost: {}. Silence of a row proves nothing while this grows.</p>",
+            Escaped(&lost.join(", "))
+        )?;
+    }
+    let names: Vec<&str> = view
+        .attached
+        .iter()
+        .map(|interface| interface.name.as_str())
+        .collect();
+    write!(
+        page,
+        "<p>Capture: {} on {}.</p>",
+        view.backend.name(),
+        Escaped(&if names.is_empty() {
+            "no interface".to_owned()
+        } else {
+            names.join(", ")
+        })
+    )?;
+    for (name, reason) in &view.refused {
+        write!(
+            page,
+            "<p class=\"warn\">{}: {}.</p>",
+            Escaped(name),
+            Escaped(reason)
+        )?;
+    }
+    page.push_str("<nav><a href=\"/metrics\">metrics</a><a href=\"/-/ready\">readiness</a><a href=\"/-/healthy\">health</a></nav>");
+    requirements(page, view, now)?;
+    unexpected(page, view, now)?;
+    page.push_str("</body></html>\n");
+    Ok(())
+}
+
+fn requirements(page: &mut String, view: &View, now: SystemTime) -> fmt::Result {
+    let matrix = &view.matrix.compiled.matrix;
+    let mut rows: Vec<(Fare, ServiceKey, SlotTotals)> = matrix
+        .services()
+        .map(|(key, _, _)| {
+            let totals = view.totals(key);
+            (Fare::of(&totals), key, totals)
+        })
+        .collect();
+    rows.sort_by_key(|(fare, key, _)| (*fare, *key));
+    let count = |wanted: &[Fare]| {
+        rows.iter()
+            .filter(|(fare, ..)| wanted.contains(fare))
+            .count()
+    };
+    let systems: Vec<String> = matrix
+        .systems
+        .iter()
+        .map(|system| match &system.version {
+            Some(version) => format!("{} {version}", system.title),
+            None => system.title.clone(),
+        })
+        .collect();
+    write!(
+        page,
+        "<h2>Matrix</h2><p>{}: {} services of {} requirements; {} answered, {} with failures, {} not seen.</p>",
+        Escaped(&systems.join(", ")),
+        rows.len(),
+        matrix
+            .systems
+            .iter()
+            .map(|system| system.requirements.len())
+            .sum::<usize>(),
+        count(&[Fare::Answered]),
+        count(&[Fare::NeverAnswered, Fare::SometimesFails]),
+        count(&[Fare::NoAttempt]),
+    )?;
+    page.push_str(
+        "<table><tr><th>Requirement</th><th>Service</th><th>From, to</th><th></th><th class=\"n\">Attempts</th>\
+         <th class=\"n\">Answered</th><th>Failed</th><th>Last seen</th></tr>",
+    );
+    for (fare, key, totals) in rows.iter().take(MOST_ROWS) {
+        let system = matrix.system(key.system);
+        let requirement = matrix.requirement(*key);
+        let necessity = match &requirement.necessity {
+            Necessity::Required => "",
+            Necessity::Optional | Necessity::Conditional { .. } => requirement.necessity.as_str(),
+        };
+        let (class, words) = fare.words();
+        write!(
+            page,
+            "<tr><td>{}/{} <span class=\"quiet\">{necessity}</span></td><td>{}</td><td>{} &rarr; {}</td><td class=\"{class}\">{words}</td>\
+             <td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td><td>{}</td></tr>",
+            Escaped(system.id.as_str()),
+            Escaped(requirement.id.as_str()),
+            matrix.service(*key),
+            Escaped(system.role_id(requirement.from)),
+            Escaped(system.role_id(requirement.to)),
+            totals.flows.begun,
+            answered(totals),
+            Escaped(&failures(totals)),
+            ago(view, totals.traffic.last_seen, now),
+        )?;
+    }
+    page.push_str("</table>");
+    if rows.len() > MOST_ROWS {
+        write!(
+            page,
+            "<p class=\"quiet\">{} further rows are in the metrics.</p>",
+            rows.len() - MOST_ROWS
+        )?;
+    }
+    Ok(())
+}
+
+fn unexpected(page: &mut String, view: &View, now: SystemTime) -> fmt::Result {
+    page.push_str("<h2>Unexpected traffic</h2>");
+    if view.top.is_empty() {
+        page.push_str("<p class=\"quiet\">None seen.</p>");
+        return Ok(());
+    }
+    page.push_str(
+        "<p>A role of the matrix takes part, and no requirement covers it.</p>\
+         <table><tr><th>From</th><th>To</th><th>Service</th><th class=\"n\">Flows</th><th>Last one</th><th></th></tr>",
+    );
+    for entry in &view.top {
+        write!(
+            page,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"n\">{}</td><td>{} &rarr; {}</td><td>{}</td></tr>",
+            Escaped(&entry.service.from),
+            Escaped(&entry.service.to),
+            service_text(&entry.service),
+            entry.flows,
+            entry.last.initiator,
+            entry.last.responder,
+            ago(view, entry.last.time, now),
+        )?;
+    }
+    page.push_str("</table>");
+    Ok(())
+}
+
+/// A time of the back end in words.
+fn ago(view: &View, time: u64, now: SystemTime) -> String {
+    let Some(then) = view.epoch_nanos(time) else {
+        return String::new();
+    };
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX);
+    match (now - then).max(0) / 1_000_000_000 {
+        seconds @ ..120 => format!("{seconds} s ago"),
+        seconds @ ..7_200 => format!("{} min ago", seconds / 60),
+        seconds @ ..172_800 => format!("{} h ago", seconds / 3_600),
+        seconds => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use flowproof_common::address::Address;
+
+    use super::*;
+    use crate::capture::{Backend, Snapshot};
+    use crate::engine::policy;
+    use crate::engine::unexpected::{Sighting, Unexpected, UnexpectedService};
+    use crate::matrix::Matrix;
+    use crate::matrix::compile::HostAddresses;
+    use crate::matrix::compiled::Compiled;
+    use crate::matrix::installed::{Installed, MemberId, SlotDirectory};
+
+    fn view(installed: Installed) -> View {
+        View {
+            backend: Backend::Pcap,
+            matrix: Arc::new(installed),
+            snapshot: Arc::default(),
+            epoch_offset: 0,
+            attached: Vec::new(),
+            refused: vec![("<b>0".to_owned(), "no \"luck\"".to_owned())],
+            unexpected: Vec::new(),
+            unexpected_other: 0,
+            top: Vec::new(),
+            queue_lost: 3,
+            failure: None,
+        }
+    }
+
+    #[test]
+    fn what_fails_comes_first() {
+        let policy = policy::load(&[], None, &["192.0.2.7".parse().unwrap()]).unwrap();
+        let installed = Installed::new(policy.compiled, SlotDirectory::default());
+        let slot = installed
+            .directory
+            .slots_of(MemberId::of("baseline-linux-host/dns#tcp/53"))[0];
+        let mut slots = vec![SlotTotals::default(); installed.directory.len()];
+        let totals = &mut slots[slot as usize];
+        totals.flows.begun = 2;
+        totals.flows.decided[Outcome::NoAnswer as usize] = 2;
+        totals.traffic.last_seen = 5_000_000_000;
+        let mut view = view(installed);
+        view.snapshot = Arc::new(Snapshot {
+            slots,
+            ..Snapshot::default()
+        });
+        let mut unexpected = Unexpected::default();
+        unexpected.record(
+            UnexpectedService {
+                from: Arc::from("a/b"),
+                to: Arc::from("~unbound"),
+                protocol: 47,
+                port: 0,
+            },
+            Sighting {
+                time: 1,
+                initiator: Address::from_v4([192, 0, 2, 7]),
+                responder: Address::from_v4([192, 0, 2, 8]),
+            },
+        );
+        view.top = unexpected.top(5);
+        let now = UNIX_EPOCH + Duration::from_secs(65);
+        let html = html(&view, &Err("<script>".to_owned()), None, now);
+        let first = html.split("<tr>").nth(2).unwrap();
+        assert!(first.contains("baseline-linux-host/dns"), "{first}");
+        assert!(
+            first.contains("never answered") && first.contains("no_answer 2"),
+            "{first}"
+        );
+        assert!(first.contains("60 s ago"), "{first}");
+        assert!(html.contains("192.0.2.7 &rarr; 192.0.2.8") && html.contains("<td>gre</td>"));
+        assert!(html.contains("Lost: queue 3"));
+        assert!(!html.contains("<script>") && !html.contains("<b>0") && !html.contains("\"luck\""));
+    }
+
+    #[test]
+    fn titles_from_files_are_escaped() {
+        let reading = Matrix::read_text(
+            "m.yaml",
+            "system: a\ntitle: <img src=x onerror='y'>\nrequirements: [{id: r, from: any, to: any, services: [tcp/1]}]\n",
+        );
+        let compiled = Compiled::compile(
+            Arc::new(reading.matrix),
+            Vec::new(),
+            &HostAddresses::Unknown,
+        )
+        .unwrap();
+        let installed = Installed::new(Arc::new(compiled), SlotDirectory::default());
+        let html = html(&view(installed), &Ok(()), None, UNIX_EPOCH);
+        assert!(html.contains("&lt;img src=x onerror=&#39;y&#39;&gt;"));
+        assert!(!html.contains("<img"));
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_page() {
+        assert_eq!(
+            Escaped("a\u{1b}[2Jb\n").to_string(),
+            "a\u{fffd}[2Jb\u{fffd}"
+        );
+    }
+}
