@@ -13,6 +13,7 @@ pub mod file;
 pub mod replay;
 pub mod user_space;
 pub mod interfaces;
+pub mod open;
 
 use std::sync::Arc;
 use std::time::Duration;

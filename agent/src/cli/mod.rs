@@ -11,6 +11,7 @@ mod check;
 mod detach;
 mod explain;
 mod replay;
+mod run;
 mod schema;
 mod snippet;
 
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::capture::CaptureError;
 use crate::matrix::compile::CompileError;
+use crate::engine::daemon::{ConfigError, DaemonError};
 use crate::yaml::LoadError;
 
 /// Proves from live traffic that a deployment follows its connectivity matrix.
@@ -34,6 +36,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Watch live traffic, judge it by the matrix, and serve metrics
+    Run(Box<run::Arguments>),
     /// Check matrix files and a site file, and show what they say
     Check(check::Arguments),
     /// Tell what the matrix says of one flow, and why
@@ -83,6 +87,12 @@ pub enum Error {
     /// Some input could not be read to its end; the result is that of the rest.
     #[error("{}", listed(.0))]
     Partly(Vec<CaptureError>),
+    /// The daemon has no configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The daemon could not start.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
     /// The result could not be written.
     #[error("cannot write the result")]
     Output(#[source] io::Error),
@@ -93,6 +103,7 @@ impl Cli {
     #[must_use]
     pub fn run(self) -> ExitCode {
         let result = match self.verb {
+            Verb::Run(arguments) => run::run(&arguments),
             Verb::Check(arguments) => check::run(&arguments),
             Verb::Explain(arguments) => explain::run(&arguments),
             Verb::Detach(arguments) => detach::run(&arguments),

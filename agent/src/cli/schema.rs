@@ -19,6 +19,8 @@ enum Kind {
     Matrix,
     /// Deployed systems and what their roles stand for
     Site,
+    /// How `flowproof run` watches, judges and reports
+    Config,
 }
 
 impl Kind {
@@ -26,6 +28,7 @@ impl Kind {
         match self {
             Self::Matrix => crate::matrix::schema::schema(),
             Self::Site => crate::site::schema::schema(),
+            Self::Config => crate::config::schema::schema(),
         }
     }
 

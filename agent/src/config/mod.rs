@@ -13,4 +13,5 @@ pub use model::{
     InterfacePattern, LogConfig, LogFormat, LogLevel, OnExit, PatternError, PcapOptions, WebConfig,
 };
 pub use read::ConfigReading;
+pub(crate) use read::{BUFFER_SIZE, SNAP_LENGTH};
 pub use units::{SizeError, parse_size};

@@ -2,11 +2,13 @@
 //! end is shared and nothing above can slow it down.
 //!
 //! `actor` is that thread, `unexpected` what it counts beside the back end's totals, `health` what it says of itself,
-//! `policy` reads what it judges by. `daemon` starts and ends it all in the right order.
+//! `policy` reads what it judges by, `links` follows interfaces. `daemon` starts and ends it all in the right order.
 
 pub mod actor;
+pub mod daemon;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod health;
+pub mod links;
 pub mod policy;
 pub mod unexpected;

@@ -38,6 +38,10 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "other errors need no more than the system's words"
+)]
 fn remedy(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "the port is in use, perhaps by another flowproof; choose another with --listen or `web: {listen: [...]}`".to_owned(),

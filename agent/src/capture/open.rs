@@ -1,0 +1,131 @@
+//! Which back end is taken, and why, in one line.
+
+use super::ebpf::{self, AttachMode};
+use super::{Capture, CaptureError};
+use crate::config::{Attach, BackendChoice, CaptureConfig, OnExit, PcapOptions};
+use crate::matrix::installed::{Installed, SlotDirectory};
+
+/// A back end, attached nowhere.
+pub struct Opened {
+    /// The back end.
+    pub capture: Box<dyn Capture>,
+    /// Counter slots that outlived an earlier daemon; the matrix is to be installed on top of them.
+    pub directory: SlotDirectory,
+    /// Why it is this one.
+    pub why: String,
+}
+
+/// Opens the back end that the configuration asks for. `matrix` sizes its tables.
+///
+/// # Errors
+/// The back end can't be opened; with `auto`, neither can.
+pub fn open(config: &CaptureConfig, matrix: &Installed) -> Result<Opened, CaptureError> {
+    choose(
+        config,
+        || open_ebpf(config, matrix),
+        || open_pcap(&config.pcap),
+    )
+}
+
+fn choose(
+    config: &CaptureConfig,
+    ebpf: impl FnOnce() -> Result<Opened, CaptureError>,
+    pcap: impl FnOnce() -> Result<Opened, CaptureError>,
+) -> Result<Opened, CaptureError> {
+    match config.backend {
+        BackendChoice::Ebpf => ebpf(),
+        BackendChoice::Pcap => pcap(),
+        BackendChoice::Auto if config.pcap.filter.is_some() => pcap().map(|opened| Opened {
+            why: "a packet filter is given, and only libpcap has filters".to_owned(),
+            ..opened
+        }),
+        BackendChoice::Auto => match ebpf() {
+            Ok(opened) => Ok(opened),
+            Err(reason) => pcap().map(|opened| Opened {
+                why: format!("the kernel programs can't be used: {reason}"),
+                ..opened
+            }),
+        },
+    }
+}
+
+fn open_ebpf(config: &CaptureConfig, matrix: &Installed) -> Result<Opened, CaptureError> {
+    let options = ebpf::EbpfOptions {
+        attach: match config.ebpf.attach {
+            Attach::Auto => AttachMode::Auto,
+            Attach::Tcx => AttachMode::Tcx,
+            Attach::Clsact => AttachMode::Clsact,
+        },
+        pin_directory: config.ebpf.pin_directory.clone(),
+        verified_flows: config.ebpf.flows.verified,
+        unverified_flows: config.ebpf.flows.unverified,
+        on_exit: match config.ebpf.on_exit {
+            OnExit::Detach => ebpf::OnExit::Detach,
+            OnExit::Keep => ebpf::OnExit::Keep,
+        },
+    };
+    let capture = ebpf::open(options, matrix)?;
+    let directory = capture.directory().clone();
+    let why = match (directory.is_empty(), capture.is_pinned()) {
+        (false, _) => "programs and counts of an earlier daemon were adopted",
+        (true, true) => "the kernel takes the programs",
+        (true, false) => "the kernel takes the programs, which are not pinned",
+    };
+    Ok(Opened {
+        capture: Box::new(capture),
+        directory,
+        why: why.to_owned(),
+    })
+}
+
+fn open_pcap(options: &PcapOptions) -> Result<Opened, CaptureError> {
+    let _ = options;
+    Err(CaptureError::Failed {
+        action: "opening libpcap".to_owned(),
+        reason: "SHIM: merge the pcap back end".to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::engine::fake::Fake;
+
+    fn opened() -> Result<Opened, CaptureError> {
+        let (capture, _) = Fake::new();
+        Ok(Opened {
+            capture,
+            directory: SlotDirectory::default(),
+            why: "as asked for".to_owned(),
+        })
+    }
+
+    fn refused() -> Result<Opened, CaptureError> {
+        Err(CaptureError::Permission {
+            action: "loading the kernel programs".to_owned(),
+            capabilities: "CAP_BPF",
+        })
+    }
+
+    #[test]
+    fn auto_falls_back_and_says_why() {
+        let mut config = Config::default().capture;
+        let why = |config: &CaptureConfig, ebpf: fn() -> Result<Opened, CaptureError>| {
+            choose(config, ebpf, opened).map(|opened| opened.why)
+        };
+        assert_eq!(why(&config, opened).unwrap(), "as asked for");
+        let reason = why(&config, refused).unwrap();
+        assert!(
+            reason.contains("can't be used") && reason.contains("CAP_BPF"),
+            "{reason}"
+        );
+        config.pcap.filter = Some("tcp".to_owned());
+        assert!(why(&config, opened).unwrap().contains("packet filter"));
+        config.pcap.filter = None;
+        config.backend = BackendChoice::Ebpf;
+        assert!(why(&config, refused).is_err());
+        config.backend = BackendChoice::Auto;
+        assert!(choose(&config, refused, refused).is_err());
+    }
+}

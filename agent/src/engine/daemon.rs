@@ -1,0 +1,489 @@
+//! Starts and ends the daemon in the right order. Whatever can be refused is tried before anything is attached: files,
+//! then ports, then interfaces, then the capture. A start that fails leaves nothing behind, a reload that fails leaves
+//! what was.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, watch};
+
+use super::actor::{CommandError, Engine, Start};
+use super::health::{CaptureState, Health};
+use super::links::{self, Wanted};
+use super::policy::{self, Policy, PolicyError};
+use crate::capture::interfaces::{self, LinkWatch, Selection};
+use crate::capture::open::Opened;
+use crate::capture::{CaptureError, Interface};
+use crate::config::{CaptureConfig, Config, Conflict};
+use crate::finding::{Findings, Severity};
+use crate::matrix::installed::{Installed, SlotDirectory};
+use crate::web::{self, BindError, Exposure, Listener};
+use crate::yaml::LoadError;
+
+/// How long the end may take in all; a service manager that waits must not be kept waiting.
+const END_LIMIT: Duration = Duration::from_millis(4_500);
+/// Pause before this host's new addresses are taken: they come one by one.
+const ADDRESSES_SETTLE: Duration = Duration::from_secs(1);
+
+/// Opens the back end that a configuration asks for, with tables for a matrix.
+pub type Opener = fn(&CaptureConfig, &Installed) -> Result<Opened, CaptureError>;
+
+/// Where the configuration comes from, at the start and at every reload.
+#[derive(Clone)]
+pub struct ConfigSource {
+    /// The file, if there is one.
+    pub path: Option<PathBuf>,
+    /// What the flags override.
+    pub overrides: Arc<dyn Fn(&mut Config) + Send + Sync>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The file has errors.
+    #[error("the configuration has errors")]
+    Findings(Box<Findings>),
+    /// Two values can't go together.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+}
+
+impl ConfigSource {
+    /// Reads the file and applies the flags.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; all errors of the file are found in one go.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        let mut config = match &self.path {
+            None => Config::default(),
+            Some(path) => {
+                let reading = Config::read(path)?;
+                reading
+                    .config
+                    .ok_or(ConfigError::Findings(Box::new(reading.findings)))?
+            }
+        };
+        (self.overrides)(&mut config);
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// There is nothing to judge by.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// An address can't be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The capture can't begin.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The system refused something that every program gets.
+    #[error("{action}: {source}")]
+    System {
+        /// What was being done.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A second signal came while the daemon was ending.
+    #[error("ended at once, as a second signal asked")]
+    Impatient,
+}
+
+/// The signals that mean something to the daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, DaemonError> {
+        let listen = |kind| {
+            signal(kind).map_err(|source| DaemonError::System {
+                action: "listening for signals",
+                source,
+            })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Runs until a signal ends it. Must be called within a tokio runtime with I/O and time.
+///
+/// # Errors
+/// [`DaemonError`] if it can't start; then nothing is left behind.
+pub async fn run(config: Config, source: ConfigSource, open: Opener) -> Result<(), DaemonError> {
+    // First, so that a signal during the start is not the end of a half-started daemon.
+    let mut signals = Signals::new()?;
+    let own = interfaces::own_addresses()?;
+    let policy = policy::load(&config.matrix, config.site.as_deref(), &own)?;
+    report_policy(&policy);
+    let listeners = config
+        .web
+        .listen
+        .iter()
+        .map(|address| web::bind(*address))
+        .collect::<Result<Vec<Listener>, BindError>>()?;
+    let site = Arc::new(web::Site {
+        health: Arc::new(Health::default()),
+        engine: OnceLock::new(),
+    });
+    let (stop, stopped) = watch::channel(false);
+    let pages: Vec<String> = listeners.iter().map(address_of).collect();
+    let servers: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| {
+            let exposure = Exposure::of(listener.address);
+            if exposure == Exposure::Network {
+                warn_exposed(&listener);
+            }
+            let router = web::router(Arc::clone(&site), exposure);
+            tokio::spawn(web::serve(listener, router, stopped.clone()))
+        })
+        .collect();
+    let mut daemon = match start(config, source, (&policy, own), open, Arc::clone(&site)) {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            for server in servers {
+                server.abort();
+            }
+            return Err(error);
+        }
+    };
+    tracing::info!(
+        "watching {} by {} ({}); judging by {}; {}",
+        daemon.interfaces,
+        daemon.backend,
+        daemon.why,
+        summary(&policy),
+        if pages.is_empty() {
+            "no page: `web: {listen: [...]}` is empty".to_owned()
+        } else {
+            format!("look at {}", pages.join(" and "))
+        }
+    );
+    drop(policy);
+    daemon.serve(&mut signals).await;
+    tracing::info!("ending");
+    daemon.site.health.set_capture(CaptureState::Stopping);
+    let _ = stop.send(true);
+    let on_exit = daemon.config.capture.ebpf.on_exit;
+    let end = async {
+        if let Err(error) = daemon.engine.stop(on_exit).await {
+            tracing::error!("{error}; what is attached may stay: `flowproof detach` removes it");
+        }
+        for server in servers {
+            let _ = server.await;
+        }
+    };
+    tokio::select! {
+        ended = tokio::time::timeout(END_LIMIT, end) => {
+            if ended.is_err() {
+                tracing::warn!("not everything ended in time");
+            }
+            Ok(())
+        }
+        () = signals.end() => Err(DaemonError::Impatient),
+    }
+}
+
+fn address_of(listener: &Listener) -> String {
+    match Exposure::of(listener.address) {
+        Exposure::Loopback => format!("http://{}/", listener.address),
+        Exposure::Network => format!("http://{}/metrics", listener.address),
+    }
+}
+
+fn warn_exposed(listener: &Listener) {
+    tracing::warn!(
+        "{} can be reached from other hosts, and there is no authentication yet: only metrics and health are served there; \
+         listen on 127.0.0.1 instead, or put a reverse proxy that authenticates in front of it",
+        listener.address
+    );
+}
+
+/// Says what the files leave open. Errors never get here.
+fn report_policy(policy: &Policy) {
+    for finding in policy.findings.as_slice() {
+        match finding.severity {
+            Severity::Error | Severity::Warning => tracing::warn!("{finding}"),
+            Severity::Note => tracing::debug!("{finding}"),
+        }
+    }
+    if policy.unbound {
+        tracing::warn!(
+            "no role is bound to an address, so every flow is unscoped: give a site with --site or `site:`"
+        );
+    }
+}
+
+fn summary(policy: &Policy) -> String {
+    let matrix = &policy.compiled.matrix;
+    let requirements: usize = matrix
+        .systems
+        .iter()
+        .map(|system| system.requirements.len())
+        .sum();
+    let services = matrix.services().count();
+    format!(
+        "{requirements} requirement{} ({} service{}) of {}{}",
+        plural(requirements),
+        services,
+        plural(services),
+        match matrix.systems.as_slice() {
+            [system] => system.id.to_string(),
+            systems => format!("{} systems", systems.len()),
+        },
+        if policy.built_in {
+            ", the built-in matrix"
+        } else {
+            ""
+        }
+    )
+}
+
+const fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+fn selection(config: &Config, policy: &Policy) -> Selection {
+    Selection {
+        patterns: config.capture.interfaces.clone(),
+        loopback: policy.loopback,
+    }
+}
+
+/// The daemon once it judges traffic.
+struct Daemon {
+    config: Config,
+    source: ConfigSource,
+    site: Arc<web::Site>,
+    engine: Engine,
+    matrix: Arc<Installed>,
+    wanted: Arc<Wanted>,
+    /// Told when this host's addresses may have changed.
+    addresses_changed: Arc<Notify>,
+    own: Vec<IpAddr>,
+    built_in: bool,
+    interfaces: String,
+    backend: &'static str,
+    why: String,
+}
+
+/// From the interfaces on, everything that a failure takes back by itself.
+fn start(
+    config: Config,
+    source: ConfigSource,
+    (policy, own): (&Policy, Vec<IpAddr>),
+    open: Opener,
+    site: Arc<web::Site>,
+) -> Result<Daemon, DaemonError> {
+    let watch = LinkWatch::new()?;
+    let links = interfaces::list()?;
+    let selection = selection(&config, policy);
+    selection.check(&links)?;
+    let chosen = selection.choose(&links);
+    let fresh = Installed::new(Arc::clone(&policy.compiled), SlotDirectory::default());
+    let Opened {
+        capture,
+        directory,
+        why,
+    } = open(&config.capture, &fresh)?;
+    let matrix = Arc::new(if directory.is_empty() {
+        fresh
+    } else {
+        Installed::new(Arc::clone(&policy.compiled), directory)
+    });
+    let backend = capture.backend().name();
+    let interfaces = names(&chosen);
+    let (engine, _thread) = Engine::start(Start {
+        capture,
+        matrix: Arc::clone(&matrix),
+        interfaces: chosen,
+        needed: &|interface| selection.names(interface),
+        consumers: Vec::new(),
+        health: Arc::clone(&site.health),
+    })?;
+    site.health.matrix_loaded(SystemTime::now());
+    // Set once: nobody else has the cell.
+    let _ = site.engine.set(engine.clone());
+    let wanted = Arc::new(Wanted::new(selection));
+    let addresses_changed = Arc::new(Notify::new());
+    tokio::spawn(links::follow(
+        watch,
+        Arc::clone(&wanted),
+        engine.clone(),
+        Arc::clone(&addresses_changed),
+    ));
+    Ok(Daemon {
+        config,
+        source,
+        site,
+        engine,
+        matrix,
+        wanted,
+        addresses_changed,
+        own,
+        built_in: policy.built_in,
+        interfaces,
+        backend,
+        why,
+    })
+}
+
+fn names(interfaces: &[Interface]) -> String {
+    if interfaces.is_empty() {
+        return "no interface yet".to_owned();
+    }
+    interfaces
+        .iter()
+        .map(|interface| interface.name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Why a reload left everything as it was.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    #[error(transparent)]
+    Install(#[from] CommandError),
+    #[error("reading the matrix was broken off")]
+    BrokenOff,
+}
+
+impl Daemon {
+    /// Until a signal to end comes.
+    async fn serve(&mut self, signals: &mut Signals) {
+        loop {
+            let addresses_changed = Arc::clone(&self.addresses_changed);
+            let Signals {
+                terminate,
+                interrupt,
+                hang_up,
+            } = signals;
+            let work = async {
+                tokio::select! {
+                    _ = hang_up.recv() => self.reload().await,
+                    () = addresses_changed.notified() => self.follow_addresses().await,
+                }
+            };
+            // A reload under way does not keep the daemon from ending.
+            tokio::select! {
+                () = work => {}
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+            }
+        }
+    }
+
+    /// Binds the built-in matrix anew when this host has other addresses. Files name addresses themselves.
+    async fn follow_addresses(&mut self) {
+        if !self.built_in {
+            return;
+        }
+        tokio::time::sleep(ADDRESSES_SETTLE).await;
+        if interfaces::own_addresses().is_ok_and(|own| own != self.own) {
+            tracing::info!("this host's addresses changed: binding the built-in matrix anew");
+            self.reload().await;
+        }
+    }
+
+    /// Reads everything again; on any error what is in force stays in force.
+    async fn reload(&mut self) {
+        match self.try_reload().await {
+            Ok(text) => {
+                self.site.health.matrix_loaded(SystemTime::now());
+                tracing::info!("reloaded: judging by {text}");
+            }
+            Err(error) => {
+                self.site.health.reload_failed();
+                if let ReloadError::Config(ConfigError::Findings(findings))
+                | ReloadError::Policy(PolicyError::Findings(findings)) = &error
+                {
+                    for finding in findings.errors() {
+                        tracing::error!("{finding}");
+                    }
+                }
+                tracing::error!("not reloaded, the matrix before stays in force: {error}");
+            }
+        }
+    }
+
+    async fn try_reload(&mut self) -> Result<String, ReloadError> {
+        let source = self.source.clone();
+        let directory = self.matrix.directory.clone();
+        // A large matrix takes seconds, which the web server and the signals must not wait for.
+        let read = move || -> Result<_, ReloadError> {
+            let config = source.load()?;
+            let own = interfaces::own_addresses()?;
+            let policy = policy::load(&config.matrix, config.site.as_deref(), &own)?;
+            let matrix = Installed::new(Arc::clone(&policy.compiled), directory);
+            Ok((config, own, policy, Arc::new(matrix)))
+        };
+        let (config, own, policy, matrix) = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|_| ReloadError::BrokenOff)??;
+        self.engine.install(Arc::clone(&matrix)).await?;
+        self.matrix = matrix;
+        self.own = own;
+        self.built_in = policy.built_in;
+        report_policy(&policy);
+        self.wanted.set(selection(&config, &policy));
+        self.config = self.keep_what_needs_a_restart(config);
+        Ok(summary(&policy))
+    }
+
+    /// Takes from a new configuration what a reload can change, and says what it can't.
+    fn keep_what_needs_a_restart(&self, new: Config) -> Config {
+        let old = &self.config;
+        for (what, differs) in [
+            (
+                "capture.backend",
+                new.capture.backend != old.capture.backend,
+            ),
+            ("capture.pcap", new.capture.pcap != old.capture.pcap),
+            ("capture.ebpf", new.capture.ebpf != old.capture.ebpf),
+            ("web", new.web != old.web),
+            ("log", new.log != old.log),
+        ] {
+            if differs {
+                tracing::warn!("`{what}` has changed and takes effect at the next start only");
+            }
+        }
+        let mut kept = old.clone();
+        kept.matrix = new.matrix;
+        kept.site = new.site;
+        kept.capture.interfaces = new.capture.interfaces;
+        kept
+    }
+}

@@ -1,0 +1,286 @@
+//! `flowproof run` as an operator meets it: the real binary on loopback, asked over HTTP, told by signals.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use flowproof_tests::skip::skip;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// A matrix of one requirement, towards a port of this host.
+fn write_files(folder: &Path, port: u16) {
+    let matrix = format!(
+        "system: app\ntitle: App\nroles: {{web: {{}}, db: {{}}}}\nrequirements:\n- {{id: web-to-db, from: web, to: db, services: [tcp/{port}]}}\n"
+    );
+    fs::write(folder.join("m.yaml"), matrix).unwrap();
+    fs::write(
+        folder.join("s.yaml"),
+        "site: here\nsystems: [app]\nroles: {app/web: [127.0.0.1], app/db: [127.0.0.1]}\n",
+    )
+    .unwrap();
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn flowproof(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowproof"));
+    command.current_dir(folder).arg("run").args(arguments);
+    command
+}
+
+/// Runs a start that must fail: exit code and what was said.
+fn refused(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = flowproof(folder, arguments).output().unwrap();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
+
+struct Daemon {
+    child: Child,
+    address: SocketAddr,
+    log: PathBuf,
+}
+
+impl Daemon {
+    fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let log = folder.join("log");
+        let child = flowproof(folder, arguments)
+            .args(["--listen", &address.to_string()])
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut daemon = Self {
+            child,
+            address,
+            log,
+        };
+        let begin = Instant::now();
+        while daemon
+            .get("/-/ready")
+            .is_none_or(|(status, _)| status != 200)
+        {
+            assert!(begin.elapsed() < START_LIMIT, "{}", daemon.said());
+            if let Some(status) = daemon.child.try_wait().unwrap() {
+                panic!("{status}: {}", daemon.said());
+            }
+            sleep(Duration::from_millis(50));
+        }
+        daemon
+    }
+
+    /// Status and body of a request; none if nobody answers.
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(self.address).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        let body = answer.split_once("\r\n\r\n")?.1.to_owned();
+        Some((status, body))
+    }
+
+    fn metric(&self, series: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics")?;
+        text.lines()
+            .find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+
+    /// Waits until a series has a value.
+    fn await_metric(&self, series: &str, expect: f64) {
+        let begin = Instant::now();
+        loop {
+            let value = self.metric(series);
+            if value == Some(expect) {
+                return;
+            }
+            assert!(
+                begin.elapsed() < Duration::from_secs(8),
+                "{series} is {value:?}, not {expect}\n{}",
+                self.said()
+            );
+            sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn tell(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).unwrap();
+        kill(Pid::from_raw(id), signal).unwrap();
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn end(&mut self, signal: Signal) -> ExitStatus {
+        self.tell(signal);
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begin.elapsed() < END_LIMIT, "{}", self.said());
+            sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn may_capture(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        skip(test, "capturing needs root");
+    }
+    root
+}
+
+const FILES: [&str; 4] = ["--matrix", "m.yaml", "--site", "s.yaml"];
+const ON_LOOPBACK: [&str; 8] = [
+    "--capture",
+    "pcap",
+    "--interface",
+    "lo",
+    "--matrix",
+    "m.yaml",
+    "--site",
+    "s.yaml",
+];
+
+#[test]
+fn judges_loopback_reloads_and_ends() {
+    if !may_capture("judges_loopback_reloads_and_ends") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = server.local_addr().unwrap().port();
+    write_files(folder.path(), port);
+    let mut daemon = Daemon::start(folder.path(), &ON_LOOPBACK);
+
+    let series = |name: &str, more: &str| {
+        format!(
+            "flowproof_requirement_{name}{{system=\"app\",requirement=\"web-to-db\",service=\"tcp/{port}\"{more}}}"
+        )
+    };
+    let answered = series("flows_total", ",outcome=\"answered\"");
+    assert_eq!(daemon.metric(&answered), Some(0.0));
+    for _ in 0..3 {
+        let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let (peer, _) = server.accept().unwrap();
+        drop((client, peer));
+    }
+    daemon.await_metric(&answered, 3.0);
+    drop(server);
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
+    daemon.await_metric(&series("flows_total", ",outcome=\"refused\""), 1.0);
+    daemon.await_metric(&series("attempts_total", ""), 4.0);
+    let (status, page) = daemon.get("/").unwrap();
+    assert_eq!(status, 200);
+    assert!(
+        page.contains("web-to-db") && page.contains("sometimes fails"),
+        "{page}"
+    );
+
+    // A bad file keeps the old matrix, and every error is named.
+    let reloaded = "flowproof_matrix_last_reload_successful";
+    daemon.await_metric(reloaded, 1.0);
+    fs::write(folder.path().join("m.yaml"), "system: App\ntitle: 'x\n").unwrap();
+    daemon.tell(Signal::SIGHUP);
+    daemon.await_metric(reloaded, 0.0);
+    assert_eq!(daemon.metric(&answered), Some(3.0));
+    assert_eq!(daemon.get("/-/ready").unwrap().0, 200);
+    let said = daemon.said();
+    assert!(
+        said.contains("m.yaml:") && said.contains("not reloaded"),
+        "{said}"
+    );
+
+    // A good one is taken, and the counts of what both have go on.
+    write_files(folder.path(), port);
+    daemon.tell(Signal::SIGHUP);
+    daemon.await_metric(reloaded, 1.0);
+    assert_eq!(daemon.metric(&answered), Some(3.0));
+
+    let status = daemon.end(Signal::SIGTERM);
+    assert_eq!(status.code(), Some(0), "{}", daemon.said());
+    assert!(TcpStream::connect(daemon.address).is_err());
+}
+
+#[test]
+fn ends_on_interrupt_although_a_peer_keeps_its_connection() {
+    if !may_capture("ends_on_interrupt_although_a_peer_keeps_its_connection") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    write_files(folder.path(), free_port());
+    let mut daemon = Daemon::start(folder.path(), &ON_LOOPBACK);
+    let _idle = TcpStream::connect(daemon.address).unwrap();
+    assert_eq!(
+        daemon.end(Signal::SIGINT).code(),
+        Some(0),
+        "{}",
+        daemon.said()
+    );
+}
+
+#[test]
+fn a_start_that_can_not_be_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_files(folder, free_port());
+    let check = |arguments: &[&str], code: i32, parts: &[&str]| {
+        let (got, said) = refused(folder, &[arguments, &["--capture", "pcap"]].concat());
+        assert_eq!(got, Some(code), "{arguments:?}: {said}");
+        for part in parts {
+            assert!(said.contains(part), "{arguments:?}: {said}");
+        }
+    };
+    check(
+        &["--interface", "nope0"],
+        2,
+        &["no interface named 'nope0'", "lo"],
+    );
+    check(&["--config", "nope.yaml"], 2, &["nope.yaml: no such file"]);
+    check(&["--matrix", "nope.yaml"], 2, &["nope.yaml: no such file"]);
+    check(&["--site", "s.yaml"], 2, &["--matrix"]);
+    check(&["--listen", "nowhere"], 2, &["--listen"]);
+    fs::write(folder.join("c.yaml"), "captur: 1\nlog: {level: loud}\n").unwrap();
+    check(&["--config", "c.yaml"], 2, &["c.yaml:1:1", "c.yaml:2:14"]);
+    fs::write(
+        folder.join("bad.yaml"),
+        "system: A\nrequirements: [{id: x}]\n",
+    )
+    .unwrap();
+    check(
+        &["--matrix", "bad.yaml"],
+        1,
+        &["bad.yaml:1:9", "bad.yaml:2:16"],
+    );
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let in_use = [&FILES[..], &["--interface", "lo", "--listen", &address]].concat();
+    check(&in_use, 2, &[&address, "in use"]);
+}
