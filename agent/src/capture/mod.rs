@@ -10,6 +10,7 @@
 pub mod decode;
 pub mod ebpf;
 pub mod file;
+pub mod live_pcap;
 pub mod replay;
 pub mod user_space;
 pub mod interfaces;
