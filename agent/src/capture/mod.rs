@@ -10,11 +10,11 @@
 pub mod decode;
 pub mod ebpf;
 pub mod file;
+pub mod interfaces;
 pub mod live_pcap;
+pub mod open;
 pub mod replay;
 pub mod user_space;
-pub mod interfaces;
-pub mod open;
 
 use std::sync::Arc;
 use std::time::Duration;

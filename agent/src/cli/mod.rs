@@ -21,8 +21,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::capture::CaptureError;
-use crate::matrix::compile::CompileError;
 use crate::engine::daemon::{ConfigError, DaemonError};
+use crate::matrix::compile::CompileError;
 use crate::yaml::LoadError;
 
 /// Proves from live traffic that a deployment follows its connectivity matrix.

@@ -112,11 +112,22 @@ pub struct EbpfCapture {
 /// The kernel refuses the programs or a capability is missing ([`CaptureError::Permission`]); another
 /// daemon is at work in this network namespace.
 pub fn open(options: EbpfOptions, matrix: &Installed) -> Result<EbpfCapture, CaptureError> {
-    let pins = Pins::open(&options.pin_directory)?;
+    let (pins, unpinned) = match Pins::open(&options.pin_directory)? {
+        Ok(pins) => (Some(pins), None),
+        Err(reason) => (None, Some(reason)),
+    };
     let needed = tables::Sizes::for_matrix(matrix, &options);
     let facts = drops::facts();
     let (mut ebpf, sizes, pins) = object::load(needed, pins, facts.as_ref().ok())?;
     program::load_all(&mut ebpf)?;
+    if let Some(reason) = unpinned {
+        tracing::warn!(
+            directory = %options.pin_directory.display(),
+            %reason,
+            "can't pin the kernel programs: a restart of the daemon will be blind for a moment and count \
+             anew; mount bpffs (mount -t bpf bpf /sys/fs/bpf) or set the pin directory"
+        );
+    }
     let drops = facts.and_then(|facts| Ok((drops::attach(&mut ebpf, pins.as_ref())?, facts.names)));
     let (drop_probe, drop_reasons) = match drops {
         Ok((probe, names)) => (Some(probe), names),

@@ -31,28 +31,23 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// Takes the directory for this network namespace below `base`. Nothing if there is no bpffs and none
-    /// can be mounted; the reason is logged, since a restart will then be blind for a moment.
+    /// Takes the directory for this network namespace below `base`. The inner error says why nothing can
+    /// be pinned, which is no reason not to start.
     ///
     /// # Errors
     /// Another daemon owns it.
-    pub(super) fn open(base: &Path) -> Result<Option<Self>, CaptureError> {
+    pub(super) fn open(base: &Path) -> Result<Result<Self, String>, CaptureError> {
         if let Err(reason) = ensure_bpffs(base) {
-            tracing::warn!(
-                directory = %base.display(),
-                %reason,
-                "can't pin the kernel programs: a restart of the daemon will be blind for a moment and \
-                 count anew; mount bpffs (mount -t bpf bpf /sys/fs/bpf) or set the pin directory"
-            );
-            return Ok(None);
+            return Ok(Err(reason));
         }
         let directory = base
             .join(format!("layout-{LAYOUT_VERSION}"))
             .join(format!("netns-{}", namespace_cookie()?));
         let guard = guard(&directory)?;
-        fs::create_dir_all(&directory)
-            .map_err(|error| failed(&format!("creating {}", directory.display()), &error))?;
-        Ok(Some(Self {
+        if let Err(error) = fs::create_dir_all(&directory) {
+            return Ok(Err(format!("creating {}: {error}", directory.display())));
+        }
+        Ok(Ok(Self {
             directory,
             _guard: guard,
         }))
