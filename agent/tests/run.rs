@@ -1,5 +1,7 @@
 //! `flowproof run` as an operator meets it: the real binary on loopback, asked over HTTP, told by signals.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -200,7 +202,7 @@ fn judges_loopback_reloads_and_ends() {
     let (status, page) = daemon.get("/").unwrap();
     assert_eq!(status, 200);
     assert!(
-        page.contains("web-to-db") && page.contains("sometimes fails"),
+        page.contains("web-to-db") && page.contains("degraded"),
         "{page}"
     );
 

@@ -15,6 +15,7 @@ use flowproof_common::record::{Event, EventKind, FlowRecord};
 use tokio::sync::{mpsc as queue, oneshot};
 
 use super::health::{CaptureState, Health};
+use super::states::{self, Notes};
 use super::unexpected::{Sighting, Unexpected, UnexpectedEntry, UnexpectedService};
 use crate::capture::{Backend, Capture, CaptureError, Interface, Progress, SlotTotals, Snapshot};
 use crate::config::OnExit;
@@ -56,6 +57,8 @@ pub struct View {
     pub unexpected_other: u64,
     /// The unexpected services with the most flows, most first.
     pub top: Vec<UnexpectedEntry>,
+    /// What events said of each counter slot.
+    pub notes: Notes,
     /// Events that consumers were too slow for.
     pub queue_lost: u64,
     /// Why the totals are not current.
@@ -177,6 +180,7 @@ impl Engine {
             attached: BTreeMap::new(),
             refused: BTreeMap::new(),
             unexpected: Unexpected::default(),
+            notes: Notes::new(),
             consumers,
             queue_lost: 0,
             last: Arc::default(),
@@ -260,6 +264,7 @@ struct Actor {
     attached: BTreeMap<u32, Interface>,
     refused: BTreeMap<String, String>,
     unexpected: Unexpected,
+    notes: Notes,
     consumers: Vec<queue::Sender<Event>>,
     queue_lost: u64,
     last: Arc<Snapshot>,
@@ -334,6 +339,7 @@ impl Actor {
             matrix,
             labels,
             unexpected,
+            notes,
             consumers,
             queue_lost,
             ..
@@ -345,6 +351,7 @@ impl Actor {
                 let (service, sighting) = unexpected_flow(matrix, labels, event);
                 unexpected.record(service, sighting);
             }
+            states::note(notes, event);
             for consumer in &mut *consumers {
                 if consumer.try_send(*event).is_err() {
                     *queue_lost += 1;
@@ -403,6 +410,7 @@ impl Actor {
             unexpected: self.unexpected.series(),
             unexpected_other: self.unexpected.other(total),
             top: self.unexpected.top(TOP),
+            notes: self.notes.clone(),
             queue_lost: self.queue_lost,
             failure,
         }

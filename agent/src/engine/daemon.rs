@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -148,10 +148,7 @@ pub async fn run(config: Config, source: ConfigSource, open: Opener) -> Result<(
         .iter()
         .map(|address| web::bind(*address))
         .collect::<Result<Vec<Listener>, BindError>>()?;
-    let site = Arc::new(web::Site {
-        health: Arc::new(Health::default()),
-        engine: OnceLock::new(),
-    });
+    let site = Arc::new(web::Site::new(Arc::new(Health::default())));
     let (stop, stopped) = watch::channel(false);
     let pages: Vec<String> = listeners.iter().map(address_of).collect();
     let servers: Vec<_> = listeners
@@ -329,6 +326,7 @@ fn start(
         health: Arc::clone(&site.health),
     })?;
     site.health.matrix_loaded(SystemTime::now());
+    site.set_observe(policy.observe.clone());
     // Set once: nobody else has the cell.
     let _ = site.engine.set(engine.clone());
     let wanted = Arc::new(Wanted::new(selection));
@@ -455,6 +453,7 @@ impl Daemon {
             .map_err(|_| ReloadError::BrokenOff)??;
         self.engine.install(Arc::clone(&matrix)).await?;
         self.matrix = matrix;
+        self.site.set_observe(policy.observe.clone());
         self.own = own;
         self.built_in = policy.built_in;
         report_policy(&policy);

@@ -2,7 +2,7 @@
 //! end is shared and nothing above can slow it down.
 //!
 //! `actor` is that thread, `unexpected` what it counts beside the back end's totals, `health` what it says of itself,
-//! `policy` reads what it judges by, `links` follows interfaces. `daemon` starts and ends it all in the right order.
+//! `states` what that comes to for each requirement, `policy` reads what it judges by, `links` follows interfaces. `daemon` starts and ends it all in the right order.
 
 pub mod actor;
 pub mod daemon;
@@ -11,4 +11,5 @@ pub(crate) mod fake;
 pub mod health;
 pub mod links;
 pub mod policy;
+pub mod states;
 pub mod unexpected;

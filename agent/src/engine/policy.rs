@@ -31,6 +31,8 @@ pub struct Policy {
     pub built_in: bool,
     /// Whether no role is bound, so that every flow is unscoped.
     pub unbound: bool,
+    /// What the site says is seen from here; empty if it does not say.
+    pub observe: Vec<IpNet>,
     /// Warnings and notes.
     pub findings: Findings,
 }
@@ -74,21 +76,29 @@ pub fn load(
         mut findings,
         ..
     } = reading;
-    let mut bindings = Vec::new();
+    // Without a site every system is deployed, and only what the packs themselves name is bound.
+    let mut deployed = Site {
+        name: String::new(),
+        systems: matrix.indexed_systems().map(|(index, _)| index).collect(),
+        roles: Vec::new(),
+        observe: Vec::new(),
+    };
     if let Some(site) = site {
         findings.append(site.findings);
         if let Some(site) = site.site {
-            bindings = bound(&matrix, &site);
+            deployed = site;
         }
     }
     if findings.has_errors() {
         return Err(PolicyError::Findings(Box::new(findings)));
     }
-    if built_in {
-        bindings = this_host(&matrix, own);
-    }
+    let bindings = if built_in {
+        this_host(&matrix, own)
+    } else {
+        deployed.role_bindings(&matrix)
+    };
     let loopback = needs_loopback(&matrix, &bindings, own);
-    let unbound = bindings.is_empty();
+    let unbound = bindings.iter().all(|(_, bindings)| bindings.is_empty());
     let host = HostAddresses::Known(own.to_vec());
     let compiled = Compiled::compile(Arc::new(matrix), bindings, &host)?;
     Ok(Policy {
@@ -96,25 +106,9 @@ pub fn load(
         loopback,
         built_in,
         unbound,
+        observe: deployed.observe,
         findings,
     })
-}
-
-/// Every role of every deployed system, with what the pack and the site say.
-fn bound(matrix: &Matrix, site: &Site) -> Vec<(BoundRole, Vec<Binding>)> {
-    site.systems
-        .iter()
-        .flat_map(|system| {
-            matrix.system(*system).indexed_roles().map(|(role, _)| {
-                let bindings = site.bindings(matrix, *system, role).cloned().collect();
-                let role = BoundRole {
-                    system: *system,
-                    role: RoleRef::Declared(role),
-                };
-                (role, bindings)
-            })
-        })
-        .collect()
 }
 
 /// The site of the built-in matrix: this host has its own addresses, and every other role may be anybody, since nobody

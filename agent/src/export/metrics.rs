@@ -10,14 +10,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use flowproof_common::classify::Verdict;
 use flowproof_common::record::InterfaceCounters;
 use flowproof_common::state::Outcome;
+use ipnet::IpNet;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
 use crate::capture::SlotTotals;
 use crate::engine::actor::View;
 use crate::engine::health::Reload;
+use crate::engine::states::States;
 use crate::engine::unexpected::UnexpectedService;
 use crate::matrix::{Protocol, ServiceKey};
+use crate::verdict::requirement::State;
 
 /// The version of the daemon.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -47,17 +50,21 @@ const COUNTED: [Outcome; 8] = [
 ///
 /// # Errors
 /// The encoder refuses a name or a label, which would be a fault of this module.
-pub fn text(view: &View, reload: Option<Reload>) -> Result<String, prometheus::Error> {
+pub fn text(
+    view: &View,
+    observe: &[IpNet],
+    reload: Option<Reload>,
+) -> Result<String, prometheus::Error> {
     let mut buffer = Vec::new();
-    TextEncoder::new().encode(&families(view, reload), &mut buffer)?;
+    TextEncoder::new().encode(&families(view, observe, reload), &mut buffer)?;
     String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
 }
 
-/// The metrics, in a stable order.
+/// The metrics, in a stable order. `observe` is what the site says is seen from here.
 #[must_use]
-pub fn families(view: &View, reload: Option<Reload>) -> Vec<MetricFamily> {
+pub fn families(view: &View, observe: &[IpNet], reload: Option<Reload>) -> Vec<MetricFamily> {
     let mut families = Vec::with_capacity(32);
-    requirements(view, &mut families);
+    requirements(view, observe, &mut families);
     flows(view, &mut families);
     capture(view, &mut families);
     own(view, reload, &mut families);
@@ -66,7 +73,7 @@ pub fn families(view: &View, reload: Option<Reload>) -> Vec<MetricFamily> {
     families
 }
 
-fn requirements(view: &View, families: &mut Vec<MetricFamily>) {
+fn requirements(view: &View, observe: &[IpNet], families: &mut Vec<MetricFamily>) {
     let mut info = Family::gauge(
         "flowproof_requirement_info",
         "A requirement of the matrix in force, always 1. from and to are its roles, section and row its place in the vendor's document.",
@@ -95,6 +102,11 @@ fn requirements(view: &View, families: &mut Vec<MetricFamily>) {
         "flowproof_requirement_last_answered_timestamp_seconds",
         "When the last flow that a requirement's service covers was answered, in seconds since the Unix epoch; 0 if none was.",
     );
+    let mut state = Family::gauge(
+        "flowproof_requirement_state",
+        "1 for the state that a requirement's service is in, 0 for the others: verified, degraded (failed since it was last answered), blocked (never answered), silent (never attempted), unobservable from here, unknown (attempted without a decision, or packets were lost).",
+    );
+    let states = States::new(view, observe);
     let matrix = &view.matrix.compiled.matrix;
     for (index, system) in matrix.indexed_systems() {
         for (position, requirement) in system.indexed_requirements() {
@@ -119,11 +131,13 @@ fn requirements(view: &View, families: &mut Vec<MetricFamily>) {
             ];
             info.push(&info_labels, 1.0);
             for (service, value) in requirement.indexed_services() {
-                let totals = view.totals(ServiceKey {
+                let key = ServiceKey {
                     system: index,
                     requirement: position,
                     service,
-                });
+                };
+                let totals = view.totals(key);
+                let now = states.of(key, &totals).state;
                 let service = value.to_string();
                 let labels = [names[0], names[1], ("service", service.as_str())];
                 attempts.push(&labels, number(totals.flows.begun));
@@ -136,12 +150,18 @@ fn requirements(view: &View, families: &mut Vec<MetricFamily>) {
                     packets.push(&labels, number(totals.traffic.packets[side]));
                     bytes.push(&labels, number(totals.traffic.bytes[side]));
                 }
+                for known in State::ALL {
+                    let labels = [labels[0], labels[1], labels[2], ("state", known.name())];
+                    state.push(&labels, if known == now { 1.0 } else { 0.0 });
+                }
                 attempt.push(&labels, seconds(view, totals.flows.last_attempt));
                 answered.push(&labels, seconds(view, totals.flows.last_answered));
             }
         }
     }
-    for family in [info, attempts, outcomes, packets, bytes, attempt, answered] {
+    for family in [
+        info, state, attempts, outcomes, packets, bytes, attempt, answered,
+    ] {
         families.push(family.finish());
     }
 }
@@ -439,6 +459,7 @@ mod tests {
             unexpected: Vec::new(),
             unexpected_other: 0,
             top: Vec::new(),
+            notes: crate::engine::states::Notes::new(),
             queue_lost: 0,
             failure: None,
         }
@@ -512,7 +533,7 @@ mod tests {
             6,
         )];
         view.unexpected_other = 1;
-        let got = text(&view, reload())
+        let got = text(&view, &[], reload())
             .unwrap()
             .replace(&format!("revision=\"{REVISION}\""), "revision=\"REVISION\"")
             .replace(&format!("version=\"{VERSION}\""), "version=\"VERSION\"");
@@ -529,7 +550,7 @@ mod tests {
 
     #[test]
     fn every_series_of_a_requirement_exists_from_the_start() {
-        let text = text(&view(installed(MATRIX)), None).unwrap();
+        let text = text(&view(installed(MATRIX)), &[], None).unwrap();
         for series in [
             "flowproof_requirement_flows_total{system=\"app\",requirement=\"web-to-db\",service=\"vrrp\",outcome=\"no_answer\"} 0",
             "flowproof_requirement_attempts_total{system=\"app\",requirement=\"web-to-db\",service=\"tcp/5432\"} 0",
@@ -548,7 +569,7 @@ mod tests {
         let mut view = view(installed(MATRIX));
         view.failure = Some("gone".to_owned());
         let mut names = std::collections::BTreeSet::new();
-        for family in families(&view, reload()) {
+        for family in families(&view, &[], reload()) {
             let name = family.name();
             assert!(names.insert(name.to_owned()), "{name} is there twice");
             assert!(family.help().ends_with('.'), "{name}");
@@ -571,7 +592,7 @@ mod tests {
 
     #[test]
     fn ten_thousand_series_take_well_under_a_second() {
-        let rows: String = (0..700)
+        let rows: String = (0..500)
             .map(|row| {
                 format!(
                     "- {{id: r{row}, from: web, to: db, services: [tcp/{}]}}\n",
@@ -584,7 +605,7 @@ mod tests {
         );
         let view = view(installed(&matrix));
         let begin = Instant::now();
-        let text = text(&view, reload()).unwrap();
+        let text = text(&view, &[], reload()).unwrap();
         let taken = begin.elapsed();
         assert!(text.lines().count() > 10_000);
         // Generous: the machine may be busy and the build is not optimized.

@@ -146,12 +146,17 @@ pub struct Attempt {
     pub answerable: bool,
 }
 
+/// A flow that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Failure {
-    at: u64,
-    outcome: Outcome,
-    place: Option<Place>,
-    told: bool,
+pub struct Failure {
+    /// When that was decided, nanoseconds of the clock that answers are timed by.
+    pub at: u64,
+    /// How.
+    pub outcome: Outcome,
+    /// Where, if it can be told.
+    pub place: Option<Place>,
+    /// Whether an ICMP error decided it.
+    pub told: bool,
 }
 
 /// All that was seen of a service.
@@ -174,6 +179,26 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// From totals that were counted elsewhere: flows begun, answered, failed, and sent one way without an error; when
+    /// the last answer came, and the last failure.
+    #[must_use]
+    pub const fn of_totals(
+        [flows, answered, failed, one_way]: [u64; 4],
+        last_answer: Option<u64>,
+        last_failure: Option<Failure>,
+    ) -> Self {
+        Self {
+            flows,
+            answered,
+            failed,
+            one_way,
+            first_seen: None,
+            last_seen: None,
+            last_answer,
+            last_failure,
+        }
+    }
+
     /// Adds a flow, in any order.
     pub fn add(&mut self, attempt: &Attempt) {
         self.flows += 1;

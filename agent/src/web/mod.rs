@@ -7,7 +7,7 @@ mod page;
 mod server;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -16,6 +16,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+
+use ipnet::IpNet;
 
 pub use server::{BindError, Listener, bind, serve};
 
@@ -35,6 +37,28 @@ pub struct Site {
     pub health: Arc<Health>,
     /// The capture thread, once it runs.
     pub engine: OnceLock<Engine>,
+    observe: Mutex<Arc<[IpNet]>>,
+}
+
+impl Site {
+    /// Of a daemon that has not started yet.
+    #[must_use]
+    pub fn new(health: Arc<Health>) -> Self {
+        Self {
+            health,
+            engine: OnceLock::new(),
+            observe: Mutex::new(Arc::new([])),
+        }
+    }
+
+    /// Notes what the site file says is seen from here; nothing if it does not say.
+    pub fn set_observe(&self, observe: Vec<IpNet>) {
+        *self.observe.lock().unwrap_or_else(PoisonError::into_inner) = observe.into();
+    }
+
+    fn observe(&self) -> Arc<[IpNet]> {
+        Arc::clone(&self.observe.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Who can reach a listener.
@@ -108,8 +132,9 @@ async fn serve_metrics(State(site): State<Arc<Site>>) -> Response {
         Err(response) => return response,
     };
     let reload = site.health.reload();
+    let observe = site.observe();
     // A large matrix takes a while, and the other connections must not wait for it.
-    match tokio::task::spawn_blocking(move || metrics::text(&view, reload)).await {
+    match tokio::task::spawn_blocking(move || metrics::text(&view, &observe, reload)).await {
         Ok(Ok(text)) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Ok(Err(error)) => failed(&error),
         Err(error) => failed(&error),
@@ -132,7 +157,7 @@ async fn index(State(site): State<Arc<Site>>) -> Response {
     };
     let ready = site.health.ready();
     let reload = site.health.reload();
-    let html = page::html(&view, &ready, reload, SystemTime::now());
+    let html = page::html(&view, &site.observe(), &ready, reload, SystemTime::now());
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (HeaderName::from_static("refresh"), "10"),
@@ -235,12 +260,7 @@ mod tests {
     use crate::matrix::installed::{Installed, SlotDirectory};
 
     async fn site() -> Arc<Site> {
-        let health = Arc::new(Health::default());
-        let site = Site {
-            health: Arc::clone(&health),
-            engine: OnceLock::new(),
-        };
-        Arc::new(site)
+        Arc::new(Site::new(Arc::new(Health::default())))
     }
 
     fn run(site: &Site) {

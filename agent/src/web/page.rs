@@ -5,12 +5,15 @@ use std::fmt::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flowproof_common::state::Outcome;
+use ipnet::IpNet;
 
 use crate::capture::SlotTotals;
 use crate::engine::actor::View;
 use crate::engine::health::Reload;
+use crate::engine::states::States;
 use crate::export::metrics::{REVISION, VERSION, service_text};
 use crate::matrix::{Necessity, ServiceKey};
+use crate::verdict::requirement::{Finding, Place, State};
 
 /// Rows of the matrix that are shown at most; those with failures come first.
 const MOST_ROWS: usize = 1_000;
@@ -48,50 +51,39 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// How a row of the matrix fares; the order is that of the page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fare {
-    NeverAnswered,
-    SometimesFails,
-    Attempted,
-    Answered,
-    NoAttempt,
+/// The order of states on the page, and how they look.
+const fn look(state: State) -> (u8, &'static str) {
+    match state {
+        State::Blocked => (0, "bad"),
+        State::Degraded => (1, "warn"),
+        State::Unknown => (2, "warn"),
+        State::Verified => (3, "good"),
+        State::Silent => (4, "quiet"),
+        State::Unobservable => (5, "quiet"),
+    }
 }
 
-impl Fare {
-    fn of(totals: &SlotTotals) -> Self {
-        let answered = answered(totals);
-        let failed = failed(totals);
-        match (totals.flows.begun, answered, failed) {
-            (_, 0, 1..) => Self::NeverAnswered,
-            (_, 1.., 1..) => Self::SometimesFails,
-            (_, 1.., 0) => Self::Answered,
-            (1.., 0, 0) => Self::Attempted,
-            (0, 0, 0) => Self::NoAttempt,
-        }
-    }
-
-    const fn words(self) -> (&'static str, &'static str) {
-        match self {
-            Self::NeverAnswered => ("bad", "never answered"),
-            Self::SometimesFails => ("warn", "sometimes fails"),
-            Self::Attempted => ("quiet", "attempted"),
-            Self::Answered => ("good", "answered"),
-            Self::NoAttempt => ("quiet", "no attempt seen"),
-        }
-    }
+/// What is known of the reason, in words.
+fn reason(finding: &Finding) -> String {
+    let cause = finding.cause.map(|cause| cause.name().replace('_', " "));
+    let place = finding.place.map(|place| match place {
+        Place::ThisHost => "on this host".to_owned(),
+        Place::Hop(address) => format!("at hop {address}"),
+        Place::Peer => "at the peer".to_owned(),
+        Place::Path => "somewhere on the path".to_owned(),
+    });
+    let confidence = finding
+        .confidence
+        .map(|confidence| format!("{} confidence", confidence.name()));
+    [cause, place, confidence]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn answered(totals: &SlotTotals) -> u64 {
     totals.flows.decided[Outcome::Answered as usize]
-}
-
-fn failed(totals: &SlotTotals) -> u64 {
-    Outcome::ALL
-        .into_iter()
-        .filter(|outcome| outcome.is_failure())
-        .map(|outcome| totals.flows.decided[outcome as usize])
-        .sum()
 }
 
 /// The outcomes that failed, as `no_answer 3, refused 1`.
@@ -110,19 +102,21 @@ fn failures(totals: &SlotTotals) -> String {
 /// The whole document.
 pub(super) fn html(
     view: &View,
+    observe: &[IpNet],
     ready: &Result<(), String>,
     reload: Option<Reload>,
     now: SystemTime,
 ) -> String {
     let mut page = String::with_capacity(64 * 1024);
     // Writing to a String can't fail.
-    let _ = write_page(&mut page, view, ready, reload, now);
+    let _ = write_page(&mut page, view, observe, ready, reload, now);
     page
 }
 
 fn write_page(
     page: &mut String,
     view: &View,
+    observe: &[IpNet],
     ready: &Result<(), String>,
     reload: Option<Reload>,
     now: SystemTime,
@@ -191,27 +185,30 @@ fn write_page(
         )?;
     }
     page.push_str("<nav><a href=\"/metrics\">metrics</a><a href=\"/-/ready\">readiness</a><a href=\"/-/healthy\">health</a></nav>");
-    requirements(page, view, now)?;
+    requirements(page, view, observe, now)?;
     unexpected(page, view, now)?;
     page.push_str("</body></html>\n");
     Ok(())
 }
 
-fn requirements(page: &mut String, view: &View, now: SystemTime) -> fmt::Result {
+fn requirements(page: &mut String, view: &View, observe: &[IpNet], now: SystemTime) -> fmt::Result {
     let matrix = &view.matrix.compiled.matrix;
-    let mut rows: Vec<(Fare, ServiceKey, SlotTotals)> = matrix
+    let states = States::new(view, observe);
+    let mut rows: Vec<(Finding, ServiceKey, SlotTotals)> = matrix
         .services()
         .map(|(key, _, _)| {
             let totals = view.totals(key);
-            (Fare::of(&totals), key, totals)
+            (states.of(key, &totals), key, totals)
         })
         .collect();
-    rows.sort_by_key(|(fare, key, _)| (*fare, *key));
-    let count = |wanted: &[Fare]| {
-        rows.iter()
-            .filter(|(fare, ..)| wanted.contains(fare))
-            .count()
-    };
+    rows.sort_by_key(|(finding, key, _)| (look(finding.state).0, *key));
+    let counts: Vec<String> = State::ALL
+        .into_iter()
+        .map(|state| {
+            let count = rows.iter().filter(|(finding, ..)| finding.state == state);
+            format!("{} {}", count.count(), state.name())
+        })
+        .collect();
     let systems: Vec<String> = matrix
         .systems
         .iter()
@@ -222,39 +219,39 @@ fn requirements(page: &mut String, view: &View, now: SystemTime) -> fmt::Result 
         .collect();
     write!(
         page,
-        "<h2>Matrix</h2><p>{}: {} services of {} requirements; {} answered, {} with failures, {} not seen.</p>",
+        "<h2>Matrix</h2><p>{}: requirements: {}, services: {}. Of the services {}.</p>",
         Escaped(&systems.join(", ")),
-        rows.len(),
         matrix
             .systems
             .iter()
             .map(|system| system.requirements.len())
             .sum::<usize>(),
-        count(&[Fare::Answered]),
-        count(&[Fare::NeverAnswered, Fare::SometimesFails]),
-        count(&[Fare::NoAttempt]),
+        rows.len(),
+        counts.join(", "),
     )?;
     page.push_str(
-        "<table><tr><th>Requirement</th><th>Service</th><th>From, to</th><th></th><th class=\"n\">Attempts</th>\
+        "<table><tr><th>Requirement</th><th>Service</th><th>From, to</th><th>State</th><th class=\"n\">Attempts</th>\
          <th class=\"n\">Answered</th><th>Failed</th><th>Last seen</th></tr>",
     );
-    for (fare, key, totals) in rows.iter().take(MOST_ROWS) {
+    for (finding, key, totals) in rows.iter().take(MOST_ROWS) {
         let system = matrix.system(key.system);
         let requirement = matrix.requirement(*key);
         let necessity = match &requirement.necessity {
             Necessity::Required => "",
             Necessity::Optional | Necessity::Conditional { .. } => requirement.necessity.as_str(),
         };
-        let (class, words) = fare.words();
+        let (_, class) = look(finding.state);
         write!(
             page,
-            "<tr><td>{}/{} <span class=\"quiet\">{necessity}</span></td><td>{}</td><td>{} &rarr; {}</td><td class=\"{class}\">{words}</td>\
+            "<tr><td>{}/{} <span class=\"quiet\">{necessity}</span></td><td>{}</td><td>{} &rarr; {}</td><td><span class=\"{class}\">{}</span> <span class=\"quiet\">{}</span></td>\
              <td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td><td>{}</td></tr>",
             Escaped(system.id.as_str()),
             Escaped(requirement.id.as_str()),
             matrix.service(*key),
             Escaped(system.role_id(requirement.from)),
             Escaped(system.role_id(requirement.to)),
+            finding.state.name(),
+            Escaped(&reason(finding)),
             totals.flows.begun,
             answered(totals),
             Escaped(&failures(totals)),
@@ -341,6 +338,7 @@ mod tests {
             unexpected: Vec::new(),
             unexpected_other: 0,
             top: Vec::new(),
+            notes: crate::engine::states::Notes::new(),
             queue_lost: 3,
             failure: None,
         }
@@ -379,11 +377,11 @@ mod tests {
         );
         view.top = unexpected.top(5);
         let now = UNIX_EPOCH + Duration::from_secs(65);
-        let html = html(&view, &Err("<script>".to_owned()), None, now);
+        let html = html(&view, &[], &Err("<script>".to_owned()), None, now);
         let first = html.split("<tr>").nth(2).unwrap();
         assert!(first.contains("baseline-linux-host/dns"), "{first}");
         assert!(
-            first.contains("never answered") && first.contains("no_answer 2"),
+            first.contains("blocked") && first.contains("no_answer 2"),
             "{first}"
         );
         assert!(first.contains("60 s ago"), "{first}");
@@ -405,7 +403,7 @@ mod tests {
         )
         .unwrap();
         let installed = Installed::new(Arc::new(compiled), SlotDirectory::default());
-        let html = html(&view(installed), &Ok(()), None, UNIX_EPOCH);
+        let html = html(&view(installed), &[], &Ok(()), None, UNIX_EPOCH);
         assert!(html.contains("&lt;img src=x onerror=&#39;y&#39;&gt;"));
         assert!(!html.contains("<img"));
     }
