@@ -165,18 +165,12 @@ impl FlowTable {
             Fragment::None => {}
             Fragment::First => self.fragments.remember(sight.packet, self.now),
             Fragment::Later => {
-                // IGMP and the like have no ports to wait for.
-                if protocol::is_link_upkeep(sight.packet.protocol, 0) {
-                    return Treatment::LinkUpkeep;
-                }
-                if protocol::has_ports(sight.packet.protocol) || sight.packet.is_icmp() {
-                    let Some(packet) = self.fragments.complete(sight.packet, self.now) else {
-                        self.orphans += 1;
-                        return Treatment::Orphan;
-                    };
-                    completed = packet;
-                    sight.packet = &completed;
-                }
+                let Some(packet) = self.fragments.complete(sight.packet, self.now) else {
+                    self.orphans += 1;
+                    return Treatment::Orphan;
+                };
+                completed = packet;
+                sight.packet = &completed;
             }
         }
         if protocol::is_link_upkeep(sight.packet.protocol, sight.packet.icmp_type) {
@@ -226,7 +220,10 @@ impl FlowTable {
         if !entry.record.state.is_of_generation(self.generation) {
             self.rejudge(tables, place, sink);
         }
-        self.apply(place, sight, sender, sink);
+        let before = self.apply(place, sight, sender);
+        if self.store.get(place).record.state != before {
+            self.moved(place, before, None, sink);
+        }
         self.store.touch(place, now);
         Treatment::Counted
     }
@@ -260,22 +257,15 @@ impl FlowTable {
         let flows = slot(&mut self.flows, judgement.slot);
         flows.begun += 1;
         flows.last_attempt = now;
+        let before = self.apply(place, sight, sender);
         self.emit(place, EventKind::Begun, None, sink);
-        self.apply(place, sight, sender, sink);
-        // Whether the first packet moved the state or not.
-        let deadline = self.deadline(place);
-        self.store.set_timer(place, deadline);
+        // This also sets the timer, whether the first packet moved the state or not.
+        self.moved(place, before, None, sink);
     }
 
-    /// Counts a packet and moves the state.
+    /// Counts a packet and moves the state, whose former value is returned.
     #[inline]
-    fn apply(
-        &mut self,
-        place: Place,
-        sight: &Sight<'_>,
-        sender: Side,
-        sink: &mut impl FnMut(&Event, Span),
-    ) {
+    fn apply(&mut self, place: Place, sight: &Sight<'_>, sender: Side) -> State {
         let now = self.now;
         let entry = self.store.get_mut(place);
         let record = &mut entry.record;
@@ -292,10 +282,8 @@ impl FlowTable {
         traffic.packets[direction] += 1;
         traffic.bytes[direction] += u64::from(sight.bytes);
         traffic.last_seen = now;
-        if after != before {
-            record.state = after;
-            self.moved(place, before, None, sink);
-        }
+        record.state = after;
+        before
     }
 
     /// Counts and reports what a change of state decided.
@@ -352,20 +340,11 @@ impl FlowTable {
             return;
         }
         entry.record.slot = new_slot;
-        let outcome = before.state.outcome();
         let flows = slot(&mut self.flows, new_slot);
         flows.begun += 1;
         flows.last_attempt = self.now;
-        match outcome {
-            Outcome::Pending => {}
-            Outcome::ClosedAfterAnswer => self.count_decided(new_slot, Outcome::Answered),
-            Outcome::Answered
-            | Outcome::Refused
-            | Outcome::Prohibited
-            | Outcome::Unreachable
-            | Outcome::NoAnswer
-            | Outcome::DroppedHere
-            | Outcome::OneWay => self.count_decided(new_slot, outcome),
+        if let Some(outcome) = before.state.decided() {
+            self.count_decided(new_slot, outcome);
         }
         self.sort_in(place);
         self.emit(place, EventKind::Rejudged, None, sink);

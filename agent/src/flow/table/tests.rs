@@ -466,6 +466,20 @@ fn packets_and_bytes_are_counted_by_direction() {
 }
 
 #[test]
+fn events_hold_the_record_after_the_packet() {
+    let run = Run::play(&[At(0, ask(9000)), At(1, tell(9000))]);
+    let told: Vec<_> = run
+        .events
+        .iter()
+        .map(|(event, _)| (event.kind, event.record.packets.iter().sum::<u64>()))
+        .collect();
+    assert_eq!(
+        told,
+        [(EventKind::Begun as u8, 1), (EventKind::Decided as u8, 2)]
+    );
+}
+
+#[test]
 fn a_packet_seen_at_two_points_counts_once() {
     let mut run = Run::new(Limits::default());
     for (at, packet) in [(0, c(SYN)), (1, s(SYN_ACK)), (2, c(ACK))] {
