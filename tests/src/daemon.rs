@@ -21,8 +21,7 @@ use crate::metrics::Metrics;
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// Where every daemon of the labs listens: each has its host for itself.
-pub const LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9871);
+pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9871);
 
 /// The binary under test: `FLOWPROOF_BIN`, else the one beside this test's own.
 ///
@@ -147,7 +146,10 @@ impl Daemon {
                 return Ok(());
             }
             if start.elapsed() > START_LIMIT {
-                bail!("the daemon isn't ready after {START_LIMIT:?}\n{}", self.stderr());
+                bail!(
+                    "the daemon isn't ready after {START_LIMIT:?}\n{}",
+                    self.stderr()
+                );
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -233,7 +235,10 @@ impl Daemon {
         self.child.kill()?;
         let status = self.child.wait()?;
         if status.signal() != Some(Signal::SIGKILL as i32) {
-            bail!("the daemon had ended by itself: {status}\n{}", self.stderr());
+            bail!(
+                "the daemon had ended by itself: {status}\n{}",
+                self.stderr()
+            );
         }
         Ok(())
     }

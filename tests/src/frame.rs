@@ -114,7 +114,12 @@ pub fn tcp(
 
 /// An ICMP or ICMPv6 echo request, by the destination's family.
 #[must_use]
-pub fn echo_request(source: IpAddr, destination: IpAddr, identifier: u16, sequence: u16) -> Vec<u8> {
+pub fn echo_request(
+    source: IpAddr,
+    destination: IpAddr,
+    identifier: u16,
+    sequence: u16,
+) -> Vec<u8> {
     let mut bytes = vec![if destination.is_ipv4() { 8 } else { 128 }, 0, 0, 0];
     bytes.extend(identifier.to_be_bytes());
     bytes.extend(sequence.to_be_bytes());
@@ -177,7 +182,12 @@ pub fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> 
 /// An IPv6 packet with a hop-by-hop and a destination options header (RFC 8200, sections 4.3 and 4.6) before
 /// `payload`; each holds nothing but padding.
 #[must_use]
-pub fn ipv6_with_options(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub fn ipv6_with_options(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    protocol: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     let mut extended = vec![60, 0, 1, 4, 0, 0, 0, 0];
     extended.extend([protocol, 0, 1, 4, 0, 0, 0, 0]);
     extended.extend(payload);

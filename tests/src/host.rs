@@ -136,12 +136,7 @@ impl Host {
         self.command_with_input(program, arguments, "")
     }
 
-    fn command_with_input(
-        &self,
-        program: &str,
-        arguments: &[&str],
-        input: &str,
-    ) -> Result<String> {
+    fn command_with_input(&self, program: &str, arguments: &[&str], input: &str) -> Result<String> {
         let mut child = self.start(
             Command::new(program)
                 .args(arguments)

@@ -108,7 +108,9 @@ impl Recording {
     pub fn tcpdump(host: &Host, interface: &str, file: &Path) -> Result<Self> {
         // As root, or else it gives up its rights and can't write into the test's folder.
         let mut command = Command::new("tcpdump");
-        command.args(["-i", interface, "-n", "-U", "-Z", "root", "-B", "8192", "-w"]);
+        command.args([
+            "-i", interface, "-n", "-U", "-Z", "root", "-B", "8192", "-w",
+        ]);
         Self::start(host, command.arg(file), file)
     }
 
@@ -123,7 +125,12 @@ impl Recording {
     }
 
     fn start(host: &Host, command: &mut Command, file: &Path) -> Result<Self> {
-        let child = host.start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
+        let child = host.start(
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        )?;
         let recording = Self { child };
         // Both write the file's header once the capture is open.
         let begun = wait_for(Duration::from_secs(10), || {

@@ -7,6 +7,8 @@ use anyhow::Result;
 
 use crate::host::{Host, wire};
 
+/// The one interface of the client, and of the server.
+pub const UPLINK: &str = "uplink";
 /// Interface of the router towards the client.
 pub const TO_CLIENT: &str = "toclient";
 /// Interface of the router towards the server.
@@ -17,7 +19,10 @@ pub const ROUTER_CLIENT_SIDE: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
 /// Address of the router on the server's side.
 pub const ROUTER_SERVER_SIDE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 
-/// The client's address ending in `last`; it holds 2 to 9 and 99.
+/// A further address of the client, on no prefix that anybody knows; the router has a route to it.
+pub const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 30, 0, 2));
+
+/// The client's address ending in `last`; it holds 2 to 9.
 #[must_use]
 pub const fn client4(last: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 20, 0, last))
@@ -66,36 +71,49 @@ impl Routed {
         };
         lab.router.sysctl("net/ipv4/ip_forward", "1")?;
         lab.router.sysctl("net/ipv6/conf/all/forwarding", "1")?;
-        wire(&lab.client, "up", &lab.router, TO_CLIENT)?;
-        wire(&lab.server, "up", &lab.router, TO_SERVER)?;
+        wire(&lab.client, UPLINK, &lab.router, TO_CLIENT)?;
+        wire(&lab.server, UPLINK, &lab.router, TO_SERVER)?;
 
         let mut router = format!(
             "addr add {ROUTER_CLIENT_SIDE}/24 brd + dev {TO_CLIENT}\n\
              addr add {ROUTER_SERVER_SIDE}/24 brd + dev {TO_SERVER}\n"
         );
         router.push_str(&format!(
-            "addr add fd00:20::1/64 nodad dev {TO_CLIENT}\naddr add fd00:10::1/64 nodad dev {TO_SERVER}\n"
+            "addr add fd00:20::1/64 nodad dev {TO_CLIENT}\naddr add fd00:10::1/64 nodad dev {TO_SERVER}\n\
+             route add {STRANGER} dev {TO_CLIENT}\n"
         ));
         batch(&lab.router, &router)?;
 
         let mut client = String::new();
-        for last in (2..=9).chain([99]) {
-            client.push_str(&format!("addr add {}/24 brd + dev up\n", client4(last)));
+        for last in 2..=9 {
+            client.push_str(&format!(
+                "addr add {}/24 brd + dev {UPLINK}\n",
+                client4(last)
+            ));
         }
         for last in 2..=4 {
-            client.push_str(&format!("addr add {}/64 nodad dev up\n", client6(last)));
+            client.push_str(&format!(
+                "addr add {}/64 nodad dev {UPLINK}\n",
+                client6(last)
+            ));
         }
         client.push_str(&format!(
-            "route add default via {ROUTER_CLIENT_SIDE}\nroute add default via fd00:20::1\n"
+            "addr add {STRANGER}/32 dev {UPLINK}\nroute add default via {ROUTER_CLIENT_SIDE}\nroute add default via fd00:20::1\n"
         ));
         batch(&lab.client, &client)?;
 
         let mut server = String::new();
         for last in (10..=29).chain([99]) {
-            server.push_str(&format!("addr add {}/24 brd + dev up\n", server4(last)));
+            server.push_str(&format!(
+                "addr add {}/24 brd + dev {UPLINK}\n",
+                server4(last)
+            ));
         }
         for last in 0x10..=0x14 {
-            server.push_str(&format!("addr add {}/64 nodad dev up\n", server6(last)));
+            server.push_str(&format!(
+                "addr add {}/64 nodad dev {UPLINK}\n",
+                server6(last)
+            ));
         }
         server.push_str(&format!(
             "route add default via {ROUTER_SERVER_SIDE}\nroute add default via fd00:10::1\n"

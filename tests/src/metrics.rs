@@ -154,17 +154,20 @@ mod tests {
         let metrics = Metrics::parse(SCRAPE).expect("a good scrape");
         assert_eq!(metrics.count("a_total", &[]), 7);
         assert_eq!(metrics.count("a_total", &[("x", "2")]), 4);
-        assert_eq!(
-            metrics.count("a_total", &[("y", "say \"hi\", {a}\\")]),
-            3
-        );
+        assert_eq!(metrics.count("a_total", &[("y", "say \"hi\", {a}\\")]), 3);
         assert!(metrics.has("b", &[]) && !metrics.has("b", &[("x", "1")]));
         assert_eq!(metrics.count("c", &[]), 0);
     }
 
     #[test]
     fn bad_scrapes_are_refused() {
-        for text in ["a{x=\"1\" 3", "a", "a{x=\"1\"} b", "a 1\na 2", "a{x=\"1\",x=\"2\"} 1"] {
+        for text in [
+            "a{x=\"1\" 3",
+            "a",
+            "a{x=\"1\"} b",
+            "a 1\na 2",
+            "a{x=\"1\",x=\"2\"} 1",
+        ] {
             assert!(Metrics::parse(text).is_err(), "{text}");
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use flowproof_tests::frame::{self, FrameSender, RawSender, ethertype};
 use flowproof_tests::judge::{ForwardJudge, Recording};
-use flowproof_tests::lab::{self, Routed, TO_CLIENT, client4, client6, server4, server6};
+use flowproof_tests::lab::{self, Routed, TO_CLIENT, UPLINK, client4, client6, server4, server6};
 use flowproof_tests::traffic::{Manner, ask, echo_tcp, exchange, serve_udp};
 
 const SOON: Duration = Duration::from_millis(500);
@@ -90,7 +90,8 @@ fn filters_drop_and_reject() -> Result<()> {
         "table inet filter { chain input { type filter hook input priority 0;
            tcp dport 84 drop
            tcp dport 82 reject
-           tcp dport 83 reject with icmpx admin-prohibited } }",
+           tcp dport 83 reject with icmpx admin-prohibited
+         } }",
     )?;
     for client in [client4(2), client6(2)] {
         let server = if client.is_ipv4() {
@@ -119,7 +120,7 @@ fn frames_are_sent_as_they_are() -> Result<()> {
     let folder = tempfile::TempDir::new()?;
     let file = folder.path().join("frames.pcap");
     let recording = Recording::tcpdump(&lab.router, TO_CLIENT, &file)?;
-    let sender = FrameSender::new(&lab.client, "up")?;
+    let sender = FrameSender::new(&lab.client, UPLINK)?;
     let (source, destination) = (Ipv4Addr::new(10, 50, 0, 2), Ipv4Addr::new(10, 50, 0, 3));
     let datagram = frame::udp((source, 1000).into(), (destination, 53).into(), b"tagged");
     let packet = frame::ip(source.into(), destination.into(), 17, &datagram);
