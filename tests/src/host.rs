@@ -177,6 +177,18 @@ impl Host {
         self.command_with_input("nft", &["-f", "-"], ruleset)
     }
 
+    /// Filters packets at `hook` (`input`, `forward`, `output`) by nftables rules, one a line.
+    ///
+    /// # Errors
+    /// As [`Host::command`].
+    pub fn filter(&self, hook: &str, rules: &[&str]) -> Result<()> {
+        let rules = rules.join("\n");
+        self.nft(&format!(
+            "table inet filter {{\nchain {hook} {{\ntype filter hook {hook} priority 0\n{rules}\n}}\n}}\n"
+        ))?;
+        Ok(())
+    }
+
     /// Sets a kernel parameter, named by its path below `/proc/sys`.
     ///
     /// # Errors

@@ -30,11 +30,7 @@ fn flood(test: &str, backend: Backend) -> Result<()> {
         return Ok(());
     }
     let lab = Routed::new()?;
-    lab.server.nft(
-        "table inet filter { chain input { type filter hook input priority 0;
-           ip daddr 10.1.0.12 drop
-         } }",
-    )?;
+    lab.server.filter("input", &["ip daddr 10.1.0.12 drop"])?;
     let _server = echo_tcp(lab.server.listen((server4(10), 8000))?)?;
     let tables = "flows: {verified: 1024, unverified: 1024}";
     let daemon = Daemon::start(

@@ -47,11 +47,7 @@ fn agrees(
     }
     let lab = Routed::new()?;
     let _servers = serve(&lab)?;
-    lab.server.nft(
-        "table inet filter { chain input { type filter hook input priority 0;
-           ip daddr 10.1.0.12 drop
-         } }",
-    )?;
+    lab.server.filter("input", &["ip daddr 10.1.0.12 drop"])?;
     let daemon = Daemon::start(&lab.router, &setup(Backend::Pcap))?;
     let file = daemon.folder().join("recorded");
     let recording = record(&lab, &file)?;

@@ -88,18 +88,18 @@ fn every_outcome(test: &str, backend: Backend) -> Result<()> {
         return Ok(());
     }
     let lab = Routed::new()?;
-    lab.server.nft(
-        "table inet filter { chain input { type filter hook input priority 0;
-           ip daddr 10.1.0.12 drop
-           ip6 daddr fd00:10::12 drop
-           tcp dport 82 reject
-           tcp dport 83 reject with icmpx admin-prohibited
-         } }",
+    lab.server.filter(
+        "input",
+        &[
+            "ip daddr 10.1.0.12 drop",
+            "ip6 daddr fd00:10::12 drop",
+            "tcp dport 82 reject",
+            "tcp dport 83 reject with icmpx admin-prohibited",
+        ],
     )?;
-    lab.router.nft(
-        "table inet filter { chain forward { type filter hook forward priority 0;
-           tcp dport 84 reject with icmpx admin-prohibited
-         } }",
+    lab.router.filter(
+        "forward",
+        &["tcp dport 84 reject with icmpx admin-prohibited"],
     )?;
     let _servers = serve(&lab)?;
 
