@@ -1,6 +1,7 @@
 //! The daemon as an operator runs it: a program with files, signals, and an HTTP port.
 
 use std::fs::{self, File};
+use std::io::{Read as _, Seek as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -294,22 +295,35 @@ fn spawn(host: &Host, folder: &Path, arguments: &[String]) -> Result<Child> {
     )
 }
 
-/// Runs the binary to its end on `host`, for at most `limit`.
+/// Runs `command` to its end, for at most `limit`. To run it on a host of the lab, call this inside [`Host::run`].
 ///
 /// # Errors
 /// It can't be started, or doesn't end in time (then it is killed, and the error carries what it said).
-pub fn run_to_end(host: &Host, command: &mut Command, limit: Duration) -> Result<Output> {
-    let mut child = host.start(
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped()),
-    )?;
+pub fn run_to_end(command: &mut Command, limit: Duration) -> Result<Output> {
+    // Files, since nobody reads while it runs and a pipe would fill up.
+    let (mut stdout, mut stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let mut child = command
+        .stdout(stdout.try_clone()?)
+        .stderr(stderr.try_clone()?)
+        .spawn()
+        .with_context(|| format!("can't start {command:?}"))?;
     let ended = wait_for(limit, || child.try_wait().ok().flatten());
+    let mut output = Output {
+        status: ended.unwrap_or_default(),
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    };
     if ended.is_none() {
         child.kill()?;
+        child.wait()?;
     }
-    let output = child.wait_with_output()?;
+    for (file, bytes) in [
+        (&mut stdout, &mut output.stdout),
+        (&mut stderr, &mut output.stderr),
+    ] {
+        file.rewind()?;
+        file.read_to_end(bytes)?;
+    }
     if ended.is_none() {
         bail!(
             "{command:?} didn't end within {limit:?}; it said: {}",

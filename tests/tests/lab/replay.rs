@@ -87,7 +87,7 @@ fn agrees(
             .args(["--site", "site.yaml"])
             .args(extra)
             .arg("recorded");
-        let output = run_to_end(&lab.client, &mut command, second * 20)?;
+        let output = run_to_end(&mut command, second * 20)?;
         assert!(
             output.status.success(),
             "{}: {}",
