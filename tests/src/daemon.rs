@@ -56,6 +56,8 @@ pub enum Backend {
     Ebpf,
     /// libpcap.
     Pcap,
+    /// Kernel programs where they load, else libpcap.
+    Auto,
 }
 
 impl Backend {
@@ -65,6 +67,7 @@ impl Backend {
         match self {
             Self::Ebpf => "ebpf",
             Self::Pcap => "pcap",
+            Self::Auto => "auto",
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The project's own commands, so that a fresh machine needs nothing but `cargo`: `cargo xtask run`, `test`, `ebpf`,
-//! `deny`. They are Rust instead of shell scripts because they run where the daemon is built anyway, and are checked
+//! The project's own commands, so that a fresh machine needs nothing but `cargo`: `cargo xtask run`, `test`, `demo`,
+//! `ebpf`, `deny`. They are Rust instead of shell scripts because they run where the daemon is built anyway, and are checked
 //! by the same compiler and lints.
 //!
 //! # For those who write tests
@@ -23,6 +23,7 @@
 )]
 
 mod apt;
+mod demo;
 mod deny;
 mod ebpf;
 mod run;
@@ -37,6 +38,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   run [-- ARGS...]   build, then watch this machine's traffic: `flowproof run ARGS...`
+  demo [-- --stay]   build a lab of hosts on this machine, watch their traffic, show what was found
   test               install what the tests need, run every check and every test, say what was skipped
   ebpf               build the kernel object and put it into agent-ebpf/object
   ebpf --check       rebuild it below the target folder; fail if the committed one was built from other sources
@@ -47,6 +49,7 @@ usage: cargo xtask COMMAND
 /// What was asked for on the command line.
 enum Command {
     Run(Vec<String>),
+    Demo(Vec<String>),
     Test,
     Ebpf(ebpf::Options),
     Deny,
@@ -60,12 +63,16 @@ impl Command {
         };
         let mut rest: Vec<String> = arguments.collect();
         let command = match verb.as_str() {
-            "run" => {
+            "run" | "demo" => {
                 // Both `cargo xtask run -- --site x` and `cargo xtask run --site x` mean the same.
                 if rest.first().is_some_and(|first| first == "--") {
                     rest.remove(0);
                 }
-                return Ok(Self::Run(rest));
+                return Ok(if verb == "run" {
+                    Self::Run(rest)
+                } else {
+                    Self::Demo(rest)
+                });
             }
             "ebpf" => return Ok(Self::Ebpf(ebpf::Options::parse(&rest)?)),
             "test" => Self::Test,
@@ -98,6 +105,7 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(arguments) => run::run(&arguments)?,
+        Command::Demo(arguments) => demo::demo(&arguments)?,
         Command::Test => return test::test(),
         Command::Ebpf(options) => ebpf::ebpf(options)?,
         Command::Deny => deny::deny()?,

@@ -22,10 +22,12 @@ use crate::{
 const TO_BUILD: [Need; 1] = [Need::library("pcap", "libpcap-dev")];
 
 /// What the labs call.
-const TO_TEST: [Need; 3] = [
+const TO_TEST: [Need; 4] = [
     Need::program("ip", "iproute2"),
     Need::program("nft", "nftables"),
     Need::program("tcpdump", "tcpdump"),
+    // dumpcap: the capture program whose files are pcapng.
+    Need::program("dumpcap", "wireshark-common"),
 ];
 
 /// The package whose tests need root.

@@ -1,0 +1,48 @@
+//! `cargo xtask demo`: builds the daemon and the demo program of the tests package, and starts it with root's rights.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{
+    apt::{self, Need},
+    shell::{self, Privilege, cargo, say, target},
+};
+
+/// Runs the demo; `arguments` are the demo's own.
+///
+/// # Errors
+/// Root's rights are not to be had, something doesn't build, or the demo failed.
+pub(crate) fn demo(arguments: &[String]) -> Result<()> {
+    let privilege = Privilege::of_this_user();
+    if privilege == Privilege::None {
+        bail!(
+            "the demo makes network namespaces, which needs root: neither root nor sudo is to be had here"
+        );
+    }
+    apt::ensure(&[
+        Need::library("pcap", "libpcap-dev"),
+        Need::program("ip", "iproute2"),
+        Need::program("nft", "nftables"),
+    ])?;
+    say("building the daemon and the demo");
+    shell::run(cargo().args([
+        "build",
+        "--package=flowproof",
+        "--package=flowproof-tests",
+        "--bin=flowproof",
+        "--bin=demo",
+    ]))?;
+    let folder = target().join("debug");
+    let daemon = folder.join("flowproof");
+    let mut command = match privilege {
+        Privilege::Sudo => {
+            let mut command = Command::new("sudo");
+            command.arg(format!("FLOWPROOF_BIN={}", daemon.display()));
+            command.arg(folder.join("demo"));
+            command
+        }
+        Privilege::Root | Privilege::None => Command::new(folder.join("demo")),
+    };
+    shell::run(command.env("FLOWPROOF_BIN", &daemon).args(arguments))
+}
