@@ -1,8 +1,8 @@
-//! `cargo xtask demo`: builds the daemon and the demo program of the tests package, and starts it with root's rights.
+//! `cargo xtask demo`: builds the daemon and the demo program of the tests package, and becomes it, with root's rights.
 
-use std::process::Command;
+use std::{os::unix::process::CommandExt as _, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     apt::{self, Need},
@@ -44,5 +44,7 @@ pub(crate) fn demo(arguments: &[String]) -> Result<()> {
         }
         Privilege::Root | Privilege::None => Command::new(folder.join("demo")),
     };
-    shell::run(command.env("FLOWPROOF_BIN", &daemon).args(arguments))
+    command.env("FLOWPROOF_BIN", &daemon).args(arguments);
+    // The demo takes this program's place, so that Ctrl-C and the exit code are its own.
+    Err(command.exec()).with_context(|| format!("can't start {}", shell::describe(&command)))
 }
