@@ -317,18 +317,24 @@ fn send_everything(lab: &Routed) -> Result<()> {
         let mut stream = host.connect(Some(source), target, SOON)?;
         exchange(&mut stream, b"hello")?;
     }
-    // TCP that is turned away.
-    for (source, target) in [
-        (client4(2), (server4(10), 81)),
-        (client4(2), (server4(10), 82)),
-        (client4(2), (server4(10), 83)),
-        (client4(2), (server4(10), 84)),
-        (client6(2), (server6(0x10), 81)),
-        (client6(2), (server6(0x10), 83)),
-    ] {
-        let result = lab.client.connect(Some((source, 0).into()), target, SOON);
-        assert!(result.is_err(), "{target:?} should have turned it away");
-    }
+    // TCP that is turned away. Side by side: a socket may miss the error about its first SYN while its call goes on,
+    // and then waits for the second.
+    std::thread::scope(|scope| {
+        for (source, target) in [
+            (client4(2), (server4(10), 81)),
+            (client4(2), (server4(10), 82)),
+            (client4(2), (server4(10), 83)),
+            (client4(2), (server4(10), 84)),
+            (client6(2), (server6(0x10), 81)),
+            (client6(2), (server6(0x10), 83)),
+        ] {
+            scope.spawn(move || {
+                let source = Some((source, 0).into());
+                let result = lab.client.connect(source, target, SOON);
+                assert!(result.is_err(), "{target:?} should have turned it away");
+            });
+        }
+    });
     // UDP.
     for (source, target, payload, answered) in [
         (client4(2), (server4(11), 53), 3, true),
