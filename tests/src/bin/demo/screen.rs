@@ -47,18 +47,24 @@ pub(crate) fn rows(metrics: &Metrics) -> String {
         services.sort_unstable();
         for service in services {
             let labels = [of_row[0], of_row[1], ("service", service)];
-            let state = metrics
-                .matching("flowproof_requirement_state", &labels)
-                .find(|sample| sample.value == 1.0)
-                .map_or("?", |sample| label(sample, "state"));
+            let any = |outcome: &str| {
+                let labels = [labels[0], labels[1], labels[2], ("outcome", outcome)];
+                metrics.sum("flowproof_requirement_flows_total", &labels) > 0.0
+            };
             let failures: Vec<&str> = FAILURES
                 .iter()
-                .filter(|(outcome, _)| {
-                    let labels = [labels[0], labels[1], labels[2], ("outcome", outcome)];
-                    metrics.sum("flowproof_requirement_flows_total", &labels) > 0.0
-                })
+                .filter(|(outcome, _)| any(outcome))
                 .map(|(_, words)| *words)
                 .collect();
+            let works = any("answered") || any("one_way");
+            let attempts = metrics.sum("flowproof_requirement_attempts_total", &labels);
+            let state = match (works, failures.is_empty()) {
+                (true, true) => "verified",
+                (true, false) => "degraded",
+                (false, false) => "blocked",
+                (false, true) if attempts > 0.0 => "pending",
+                (false, true) => "silent",
+            };
             table.push([
                 requirement.to_owned(),
                 format!(
@@ -68,9 +74,7 @@ pub(crate) fn rows(metrics: &Metrics) -> String {
                 ),
                 service.to_owned(),
                 state.to_owned(),
-                metrics
-                    .sum("flowproof_requirement_attempts_total", &labels)
-                    .to_string(),
+                attempts.to_string(),
                 metrics
                     .sum("flowproof_requirement_packets_total", &labels)
                     .to_string(),
@@ -129,8 +133,6 @@ flowproof_requirement_info{system="s",requirement="a",from="s/x",to="s/y",necess
 flowproof_requirement_attempts_total{system="s",requirement="a",service="tcp/1"} 3
 flowproof_requirement_packets_total{system="s",requirement="a",service="tcp/1",direction="to_responder"} 6
 flowproof_requirement_packets_total{system="s",requirement="a",service="tcp/1",direction="to_initiator"} 0
-flowproof_requirement_state{system="s",requirement="a",service="tcp/1",state="blocked"} 1
-flowproof_requirement_state{system="s",requirement="a",service="tcp/1",state="verified"} 0
 flowproof_requirement_flows_total{system="s",requirement="a",service="tcp/1",outcome="refused"} 3
 flowproof_requirement_flows_total{system="s",requirement="a",service="tcp/1",outcome="answered"} 0
 flowproof_unexpected_flows_total{from="s/x",to="s/z",service="tcp/2"} 1
