@@ -82,15 +82,24 @@ fn flows(metrics: &Metrics) -> [u64; 4] {
 
 #[test]
 fn counts_are_exact_ebpf() -> Result<()> {
-    counts_are_exact("counts_are_exact_ebpf", Backend::Ebpf)
+    counts_are_exact("counts_are_exact_ebpf", &setup(Backend::Ebpf))
+}
+
+#[test]
+fn counts_are_exact_clsact() -> Result<()> {
+    let setup = Setup {
+        config: "capture: {ebpf: {attach: clsact}}",
+        ..setup(Backend::Ebpf)
+    };
+    counts_are_exact("counts_are_exact_clsact", &setup)
 }
 
 #[test]
 fn counts_are_exact_pcap() -> Result<()> {
-    counts_are_exact("counts_are_exact_pcap", Backend::Pcap)
+    counts_are_exact("counts_are_exact_pcap", &setup(Backend::Pcap))
 }
 
-fn counts_are_exact(test: &str, backend: Backend) -> Result<()> {
+fn counts_are_exact(test: &str, setup: &Setup<'_>) -> Result<()> {
     const ASKERS: u16 = 4;
     const SOCKETS: u64 = 50;
     const DATAGRAMS: u64 = 100;
@@ -102,7 +111,7 @@ fn counts_are_exact(test: &str, backend: Backend) -> Result<()> {
     let lab = Routed::new()?;
     let _servers = serve(&lab)?;
     let judge = ForwardJudge::new(&lab.router, &JUDGED)?;
-    let daemon = Daemon::start(&lab.router, &setup(backend))?;
+    let daemon = Daemon::start(&lab.router, setup)?;
 
     std::thread::scope(|scope| {
         let asking = (0..ASKERS).map(|asker| {
@@ -236,23 +245,45 @@ pub(super) fn with_background<T>(
 
 #[test]
 fn a_killed_daemon_misses_nothing() -> Result<()> {
-    if lab::skipped("a_killed_daemon_misses_nothing") {
+    misses_nothing(
+        "a_killed_daemon_misses_nothing",
+        &setup(Backend::Ebpf),
+        Daemon::kill,
+    )
+}
+
+#[test]
+fn an_upgraded_daemon_misses_nothing() -> Result<()> {
+    let setup = Setup {
+        config: "capture: {ebpf: {on_exit: keep}}",
+        ..setup(Backend::Ebpf)
+    };
+    misses_nothing("an_upgraded_daemon_misses_nothing", &setup, |daemon| {
+        let (status, _) = daemon.terminate()?;
+        assert!(status.success(), "{status}\n{}", daemon.stderr());
+        Ok(())
+    })
+}
+
+/// Ends the daemon by `end` in the middle of traffic, and starts it again.
+fn misses_nothing(test: &str, setup: &Setup<'_>, end: fn(&mut Daemon) -> Result<()>) -> Result<()> {
+    if lab::skipped(test) {
         return Ok(());
     }
     let lab = Routed::new()?;
     let _servers = serve(&lab)?;
     let judge = ForwardJudge::new(&lab.router, &JUDGED)?;
-    let mut daemon = Daemon::start(&lab.router, &setup(Backend::Ebpf))?;
+    let mut daemon = Daemon::start(&lab.router, setup)?;
     let background = Background::new(&lab);
     with_background(&background, || {
         let pause = || std::thread::sleep(Duration::from_millis(700));
         pause();
-        daemon.kill()?;
+        end(&mut daemon)?;
         let at_death = judge.count("asks_there")?.packets;
         pause();
         assert!(
             judge.count("asks_there")?.packets > at_death,
-            "nothing was sent while the daemon was dead"
+            "nothing was sent while there was no daemon"
         );
         daemon.start_again()?;
         pause();

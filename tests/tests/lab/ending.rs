@@ -1,9 +1,10 @@
 //! The end is quick and leaves nothing behind.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
-use flowproof_tests::daemon::{Backend, Daemon};
+use flowproof_tests::daemon::{Backend, Daemon, Setup, binary, run_to_end};
 use flowproof_tests::host::Host;
 use flowproof_tests::lab::{self, Routed, TO_CLIENT};
 
@@ -23,30 +24,48 @@ fn pins(host: &Host) -> Vec<String> {
     found.expect("the lab's BPF file system")
 }
 
+/// Whether a clsact queueing discipline is there, which outlives processes.
+fn has_clsact(host: &Host) -> Result<bool> {
+    Ok(host
+        .command("tc", &["qdisc", "show", "dev", TO_CLIENT])?
+        .contains("clsact"))
+}
+
+const CLSACT: &str = "capture: {ebpf: {attach: clsact}}";
+
 #[test]
 fn sigterm_ends_it_ebpf() -> Result<()> {
-    sigterm_ends_it("sigterm_ends_it_ebpf", Backend::Ebpf)
+    sigterm_ends_it("sigterm_ends_it_ebpf", &setup(Backend::Ebpf))
+}
+
+#[test]
+fn sigterm_ends_it_clsact() -> Result<()> {
+    let setup = Setup {
+        config: CLSACT,
+        ..setup(Backend::Ebpf)
+    };
+    sigterm_ends_it("sigterm_ends_it_clsact", &setup)
 }
 
 #[test]
 fn sigterm_ends_it_pcap() -> Result<()> {
-    sigterm_ends_it("sigterm_ends_it_pcap", Backend::Pcap)
+    sigterm_ends_it("sigterm_ends_it_pcap", &setup(Backend::Pcap))
 }
 
-fn sigterm_ends_it(test: &str, backend: Backend) -> Result<()> {
+fn sigterm_ends_it(test: &str, setup: &Setup<'_>) -> Result<()> {
     if lab::skipped(test) {
         return Ok(());
     }
     let lab = Routed::new()?;
     let _servers = serve(&lab)?;
     let background = Background::new(&lab);
-    let mut daemon = Daemon::start(&lab.router, &setup(backend))?;
-    if backend == Backend::Ebpf {
-        assert!(
-            !pins(&lab.router).is_empty(),
-            "nothing is pinned while it runs, so this test would prove nothing"
-        );
-    }
+    let mut daemon = Daemon::start(&lab.router, setup)?;
+    // What must go has to be there before, or this would prove nothing.
+    assert_eq!(
+        !pins(&lab.router).is_empty(),
+        setup.backend == Backend::Ebpf
+    );
+    assert_eq!(has_clsact(&lab.router)?, setup.config == CLSACT);
     let (status, took) = with_background(&background, || {
         std::thread::sleep(Duration::from_millis(200));
         daemon.terminate()
@@ -55,9 +74,40 @@ fn sigterm_ends_it(test: &str, backend: Backend) -> Result<()> {
     assert!(took < Duration::from_secs(5), "the end took {took:?}");
     let left = pins(&lab.router);
     assert!(left.is_empty(), "still pinned: {left:?}");
-    let disciplines = lab
-        .router
-        .command("tc", &["qdisc", "show", "dev", TO_CLIENT])?;
-    assert!(!disciplines.contains("clsact"), "{disciplines}");
+    assert!(!has_clsact(&lab.router)?, "clsact is still there");
+    Ok(())
+}
+
+#[test]
+fn detach_removes_what_a_killed_daemon_left() -> Result<()> {
+    if lab::skipped("detach_removes_what_a_killed_daemon_left") {
+        return Ok(());
+    }
+    let lab = Routed::new()?;
+    for config in ["", CLSACT] {
+        let mut daemon = Daemon::start(
+            &lab.router,
+            &Setup {
+                config,
+                ..setup(Backend::Ebpf)
+            },
+        )?;
+        daemon.kill()?;
+        assert!(!pins(&lab.router).is_empty(), "SIGKILL took the pins along");
+        assert_eq!(has_clsact(&lab.router)?, config == CLSACT);
+        let mut detach = Command::new(binary());
+        detach.arg("detach");
+        let output = lab
+            .router
+            .run(|| run_to_end(&mut detach, Duration::from_secs(10)))?;
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let left = pins(&lab.router);
+        assert!(left.is_empty(), "still pinned: {left:?}");
+        assert!(!has_clsact(&lab.router)?, "clsact is still there");
+    }
     Ok(())
 }
