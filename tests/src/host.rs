@@ -204,6 +204,23 @@ impl Host {
         self.run(|| nix::net::if_::if_nametoindex(name)).is_ok()
     }
 
+    /// What is pinned on the host's BPF file system, the kernel's own entries left out. A TCX link lives as long as a
+    /// process or a pin holds it, so without the daemon and without pins none can be attached.
+    ///
+    /// # Errors
+    /// The file system can't be read.
+    pub fn pins(&self) -> Result<Vec<String>> {
+        let entries = self
+            .run(|| fs::read_dir("/sys/fs/bpf")?.collect::<io::Result<Vec<_>>>())
+            .context("can't read /sys/fs/bpf")?;
+        Ok(entries
+            .into_iter()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            // The kernel's own iterators (`bpf_preload`).
+            .filter(|name| !name.ends_with(".debug"))
+            .collect())
+    }
+
     /// A listening TCP socket.
     ///
     /// # Errors

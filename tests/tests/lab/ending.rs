@@ -10,20 +10,6 @@ use flowproof_tests::lab::{self, Routed, TO_CLIENT};
 
 use super::counts::{Background, serve, setup, with_background};
 
-/// What is pinned on the host's BPF file system. A TCX link lives as long as a process or a pin holds it, so without
-/// the daemon and without pins nothing can be attached.
-fn pins(host: &Host) -> Vec<String> {
-    let found = host.run(|| {
-        std::fs::read_dir("/sys/fs/bpf").map(|entries| {
-            entries
-                .flatten()
-                .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                .collect()
-        })
-    });
-    found.expect("the lab's BPF file system")
-}
-
 /// Whether a clsact queueing discipline is there, which outlives processes.
 fn has_clsact(host: &Host) -> Result<bool> {
     Ok(host
@@ -62,7 +48,7 @@ fn sigterm_ends_it(test: &str, setup: &Setup<'_>) -> Result<()> {
     let mut daemon = Daemon::start(&lab.router, setup)?;
     // What must go has to be there before, or this would prove nothing.
     assert_eq!(
-        !pins(&lab.router).is_empty(),
+        !lab.router.pins()?.is_empty(),
         setup.backend == Backend::Ebpf
     );
     assert_eq!(has_clsact(&lab.router)?, setup.config == CLSACT);
@@ -72,7 +58,7 @@ fn sigterm_ends_it(test: &str, setup: &Setup<'_>) -> Result<()> {
     })?;
     assert!(status.success(), "{status}\n{}", daemon.stderr());
     assert!(took < Duration::from_secs(5), "the end took {took:?}");
-    let left = pins(&lab.router);
+    let left = lab.router.pins()?;
     assert!(left.is_empty(), "still pinned: {left:?}");
     assert!(!has_clsact(&lab.router)?, "clsact is still there");
     Ok(())
@@ -93,7 +79,10 @@ fn detach_removes_what_a_killed_daemon_left() -> Result<()> {
             },
         )?;
         daemon.kill()?;
-        assert!(!pins(&lab.router).is_empty(), "SIGKILL took the pins along");
+        assert!(
+            !lab.router.pins()?.is_empty(),
+            "SIGKILL took the pins along"
+        );
         assert_eq!(has_clsact(&lab.router)?, config == CLSACT);
         let mut detach = Command::new(binary());
         detach.arg("detach");
@@ -105,7 +94,7 @@ fn detach_removes_what_a_killed_daemon_left() -> Result<()> {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        let left = pins(&lab.router);
+        let left = lab.router.pins()?;
         assert!(left.is_empty(), "still pinned: {left:?}");
         assert!(!has_clsact(&lab.router)?, "clsact is still there");
     }
