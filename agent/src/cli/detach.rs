@@ -10,8 +10,8 @@ use crate::capture::ebpf::pins;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Directory on bpffs below which daemons pin
-    #[arg(long, value_name = "DIR", default_value = pins::DEFAULT_DIRECTORY)]
-    pin_directory: PathBuf,
+    #[arg(long, value_name = "FOLDER", default_value = pins::DEFAULT_DIRECTORY)]
+    pin_dir: PathBuf,
     /// For every network namespace, not only this one
     #[arg(long)]
     all: bool,
@@ -19,7 +19,7 @@ pub(super) struct Arguments {
 
 /// Removes pins and filters. Nothing there is fine.
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
-    let removed = pins::detach(&arguments.pin_directory, arguments.all)?;
+    let removed = pins::detach(&arguments.pin_dir, arguments.all)?;
     print(|out| {
         if removed.is_empty() {
             return writeln!(out, "nothing is attached");
