@@ -384,6 +384,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_says_what_the_defaults_are() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/flowproof.yaml");
+        let reading = Config::read(Path::new(path)).unwrap();
+        assert_eq!(reading.findings.as_slice(), []);
+        assert_eq!(reading.config, Some(Config::default()));
+    }
+
+    #[test]
     fn all_errors_come_at_once_with_their_places() {
         let reading = read(
             "matrixx: [a]\n\

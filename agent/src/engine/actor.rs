@@ -345,9 +345,9 @@ impl Actor {
             ..
         } = self;
         let mut sink = |event: &Event| {
-            if event.kind == EventKind::Begun as u8
-                && event.record.state.verdict() == Verdict::Unexpected
-            {
+            // A flow that a reload judges anew counts as begun for what it is now.
+            let begun = [EventKind::Begun as u8, EventKind::Rejudged as u8];
+            if begun.contains(&event.kind) && event.record.state.verdict() == Verdict::Unexpected {
                 let (service, sighting) = unexpected_flow(matrix, labels, event);
                 unexpected.record(service, sighting);
             }

@@ -486,3 +486,130 @@ impl Daemon {
         kept
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::fake::Fake;
+    use super::*;
+
+    const MATRIX: &str = "system: app\ntitle: App\nroles: {web: {names: [192.0.2.1]}, db: {names: [192.0.2.2]}}\n\
+        requirements: [{id: a, from: web, to: db, services: [tcp/5432]}]\n";
+
+    fn opened(_: &CaptureConfig, _: &Installed) -> Result<Opened, CaptureError> {
+        let (capture, _) = Fake::new();
+        Ok(Opened {
+            capture,
+            directory: SlotDirectory::default(),
+            why: "a test".to_owned(),
+        })
+    }
+
+    fn source(folder: &Path) -> ConfigSource {
+        let path = folder.join("flowproof.yaml");
+        std::fs::write(
+            &path,
+            "matrix: [m.yaml]\ncapture: {interfaces: [lo]}\nweb: {listen: []}\n",
+        )
+        .unwrap();
+        std::fs::write(folder.join("m.yaml"), MATRIX).unwrap();
+        ConfigSource {
+            path: Some(path),
+            overrides: Arc::new(|_| {}),
+        }
+    }
+
+    fn daemon(folder: &Path) -> Daemon {
+        let source = source(folder);
+        let config = source.load().unwrap();
+        let policy = policy::load(&config.matrix, None, &[]).unwrap();
+        let site = Arc::new(web::Site::new(Arc::new(Health::default())));
+        start(config, source, (&policy, Vec::new()), opened, site).unwrap()
+    }
+
+    fn reloaded(daemon: &Daemon) -> bool {
+        daemon.site.health.reload().unwrap().successful
+    }
+
+    #[tokio::test]
+    async fn a_bad_file_keeps_the_matrix_and_a_good_one_replaces_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut daemon = daemon(folder.path());
+        assert_eq!(daemon.site.health.ready(), Ok(()));
+        let first = Arc::clone(&daemon.matrix);
+
+        std::fs::write(folder.path().join("m.yaml"), "system: [\n").unwrap();
+        daemon.reload().await;
+        assert!(!reloaded(&daemon));
+        assert!(Arc::ptr_eq(&first, &daemon.matrix));
+        assert_eq!(daemon.site.health.ready(), Ok(()));
+
+        std::fs::write(folder.path().join("flowproof.yaml"), "matrx: []\n").unwrap();
+        std::fs::write(folder.path().join("m.yaml"), MATRIX).unwrap();
+        daemon.reload().await;
+        assert!(!reloaded(&daemon) && Arc::ptr_eq(&first, &daemon.matrix));
+
+        source(folder.path());
+        let more = MATRIX.replace("[tcp/5432]", "[tcp/5432, tcp/22]");
+        std::fs::write(folder.path().join("m.yaml"), more).unwrap();
+        daemon.reload().await;
+        assert!(reloaded(&daemon));
+        assert_eq!(daemon.matrix.compiled.matrix.services().count(), 2);
+        // What both have keeps its counter.
+        assert_eq!(
+            first.directory.iter().next(),
+            daemon.matrix.directory.iter().next()
+        );
+        let view = daemon.engine.view().await.unwrap();
+        assert!(Arc::ptr_eq(&view.matrix, &daemon.matrix));
+    }
+
+    #[tokio::test]
+    async fn a_reload_takes_interfaces_and_leaves_what_needs_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut daemon = daemon(folder.path());
+        std::fs::write(
+            folder.path().join("flowproof.yaml"),
+            "matrix: [m.yaml]\ncapture: {interfaces: ['nothing*'], backend: pcap}\nweb: {listen: ['127.0.0.1:1']}\n",
+        )
+        .unwrap();
+        daemon.reload().await;
+        assert!(reloaded(&daemon));
+        assert_eq!(daemon.config.capture.interfaces[0].to_string(), "nothing*");
+        assert!(daemon.config.web.listen.is_empty());
+        // The interface is let go soon after.
+        for _ in 0..100 {
+            if daemon.engine.view().await.unwrap().attached.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("still attached");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_interface_is_refused_before_anything_is_opened() {
+        fn never(_: &CaptureConfig, _: &Installed) -> Result<Opened, CaptureError> {
+            panic!("opened")
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let source = source(folder.path());
+        let mut config = source.load().unwrap();
+        config.capture.interfaces = vec!["nope0".parse().unwrap()];
+        let policy = policy::load(&config.matrix, None, &[]).unwrap();
+        let site = Arc::new(web::Site::new(Arc::new(Health::default())));
+        let refused = start(
+            config,
+            source,
+            (&policy, Vec::new()),
+            never,
+            Arc::clone(&site),
+        );
+        let Err(DaemonError::Capture(CaptureError::NoInterface { name, .. })) = refused else {
+            panic!("started");
+        };
+        assert_eq!(name, "nope0");
+        assert!(site.engine.get().is_none());
+    }
+}

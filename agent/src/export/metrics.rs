@@ -80,7 +80,7 @@ fn requirements(view: &View, observe: &[IpNet], families: &mut Vec<MetricFamily>
     );
     let mut attempts = Family::counter(
         "flowproof_requirement_attempts_total",
-        "Flows begun that a requirement's service covers, whatever became of them.",
+        "Flows begun that a requirement's service covers, whatever became of them. A flow that a reload gives to other requirements is begun for these as well.",
     );
     let mut outcomes = Family::counter(
         "flowproof_requirement_flows_total",
@@ -173,7 +173,7 @@ fn flows(view: &View, families: &mut Vec<MetricFamily>) {
     );
     let mut begun = Family::counter(
         "flowproof_flows_begun_total",
-        "Flows begun, by verdict, whatever became of them.",
+        "Flows begun, by verdict, whatever became of them. A flow that a reload gives another verdict is begun for this as well.",
     );
     for verdict in Verdict::ALL {
         let SlotTotals { flows, .. } = view.verdict_totals(verdict);

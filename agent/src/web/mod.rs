@@ -142,10 +142,10 @@ async fn serve_metrics(State(site): State<Arc<Site>>) -> Response {
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Response {
-    tracing::error!(%error, "cannot write the metrics");
+    tracing::error!(%error, "cannot write an answer");
     (
         StatusCode::INTERNAL_SERVER_ERROR,
-        format!("cannot write the metrics: {error}\n"),
+        format!("cannot write the answer: {error}\n"),
     )
         .into_response()
 }
@@ -157,7 +157,12 @@ async fn index(State(site): State<Arc<Site>>) -> Response {
     };
     let ready = site.health.ready();
     let reload = site.health.reload();
-    let html = page::html(&view, &site.observe(), &ready, reload, SystemTime::now());
+    let observe = site.observe();
+    let write = move || page::html(&view, &observe, &ready, reload, SystemTime::now());
+    let html = match tokio::task::spawn_blocking(write).await {
+        Ok(html) => html,
+        Err(error) => return failed(&error),
+    };
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (HeaderName::from_static("refresh"), "10"),
