@@ -88,10 +88,11 @@ impl Metrics {
         self.matching(name, labels).next().is_some()
     }
 
-    /// Lines that a failed assertion shows: every series of `name` that carries all of `labels`.
+    /// Lines that a failed assertion shows: every series of `name` that carries all of `labels` and isn't 0.
     #[must_use]
     pub fn show(&self, name: &str, labels: &[(&str, &str)]) -> String {
         self.matching(name, labels)
+            .filter(|sample| sample.value != 0.0)
             .map(|sample| format!("{}{:?} {}\n", sample.name, sample.labels, sample.value))
             .collect()
     }

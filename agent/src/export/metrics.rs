@@ -34,6 +34,9 @@ pub const OTHER: &str = "~other";
 /// The content type of [`text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Values of the label `direction`, in the order of the counters.
+const DIRECTIONS: [&str; 2] = ["to_responder", "to_initiator"];
+
 /// Outcomes that are counted. `closed_after_answer` is none of them: such a flow was counted when it was answered.
 const COUNTED: [Outcome; 8] = [
     Outcome::Answered,
@@ -145,7 +148,7 @@ fn requirements(view: &View, observe: &[IpNet], families: &mut Vec<MetricFamily>
                     let labels = [labels[0], labels[1], labels[2], ("outcome", outcome.name())];
                     outcomes.push(&labels, number(totals.flows.decided[outcome as usize]));
                 }
-                for (side, direction) in ["to_responder", "to_initiator"].into_iter().enumerate() {
+                for (side, direction) in DIRECTIONS.into_iter().enumerate() {
                     let labels = [labels[0], labels[1], labels[2], ("direction", direction)];
                     packets.push(&labels, number(totals.traffic.packets[side]));
                     bytes.push(&labels, number(totals.traffic.bytes[side]));
@@ -175,12 +178,25 @@ fn flows(view: &View, families: &mut Vec<MetricFamily>) {
         "flowproof_flows_begun_total",
         "Flows begun, by verdict, whatever became of them. A flow that a reload gives another verdict is begun for this as well.",
     );
+    let mut packets = Family::counter(
+        "flowproof_packets_total",
+        "Packets judged, by the verdict of their flow when they passed. The sum is every packet that belongs to a flow.",
+    );
+    let mut bytes = Family::counter(
+        "flowproof_bytes_total",
+        "Bytes of the packets judged, link headers included.",
+    );
     for verdict in Verdict::ALL {
-        let SlotTotals { flows, .. } = view.verdict_totals(verdict);
+        let SlotTotals { flows, traffic } = view.verdict_totals(verdict);
         begun.push(&[("verdict", verdict.name())], number(flows.begun));
         for outcome in COUNTED {
             let labels = [("verdict", verdict.name()), ("outcome", outcome.name())];
             outcomes.push(&labels, number(flows.decided[outcome as usize]));
+        }
+        for (side, direction) in DIRECTIONS.into_iter().enumerate() {
+            let labels = [("verdict", verdict.name()), ("direction", direction)];
+            packets.push(&labels, number(traffic.packets[side]));
+            bytes.push(&labels, number(traffic.bytes[side]));
         }
     }
     let mut unexpected = Family::counter(
@@ -198,7 +214,7 @@ fn flows(view: &View, families: &mut Vec<MetricFamily>) {
     }
     let other = [("from", OTHER), ("to", OTHER), ("service", OTHER)];
     unexpected.push(&other, number(view.unexpected_other));
-    for family in [outcomes, begun, unexpected] {
+    for family in [outcomes, begun, packets, bytes, unexpected] {
         families.push(family.finish());
     }
 }

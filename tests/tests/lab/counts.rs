@@ -101,10 +101,10 @@ fn counts_are_exact_pcap() -> Result<()> {
 
 fn counts_are_exact(test: &str, setup: &Setup<'_>) -> Result<()> {
     const ASKERS: u16 = 4;
-    const SOCKETS: u64 = 50;
+    const SOCKETS: u16 = 50;
     const DATAGRAMS: u64 = 100;
-    const CALLERS: u64 = 2;
-    const CALLS: u64 = 100;
+    const CALLERS: u16 = 2;
+    const CALLS: u16 = 100;
     if lab::skipped(test) {
         return Ok(());
     }
@@ -117,8 +117,10 @@ fn counts_are_exact(test: &str, setup: &Setup<'_>) -> Result<()> {
         let asking = (0..ASKERS).map(|asker| {
             let lab = &lab;
             scope.spawn(move || -> Result<()> {
-                for _ in 0..SOCKETS {
-                    let socket = lab.client.udp((client4(2), 0))?;
+                for number in 0..SOCKETS {
+                    // A port of its own for each: a port used twice would be the same flow.
+                    let port = 20_000 + asker * SOCKETS + number;
+                    let socket = lab.client.udp((client4(2), port))?;
                     socket.connect((server4(10), 7000 + asker))?;
                     for _ in 0..DATAGRAMS {
                         anyhow::ensure!(ask(&socket, b"question", SOON)?, "no answer");
@@ -127,11 +129,11 @@ fn counts_are_exact(test: &str, setup: &Setup<'_>) -> Result<()> {
                 Ok(())
             })
         });
-        let calling = (0..CALLERS).map(|_| {
+        let calling = (0..CALLERS).map(|caller| {
             let lab = &lab;
             scope.spawn(move || -> Result<()> {
-                for _ in 0..CALLS {
-                    let source = (client4(3), 0).into();
+                for number in 0..CALLS {
+                    let source = (client4(3), 20_000 + caller * CALLS + number).into();
                     let mut stream = lab
                         .client
                         .connect(Some(source), (server4(10), 8000), SOON)?;
@@ -150,7 +152,7 @@ fn counts_are_exact(test: &str, setup: &Setup<'_>) -> Result<()> {
     // The last closing handshake.
     std::thread::sleep(Duration::from_millis(200));
 
-    let asked = u64::from(ASKERS) * SOCKETS;
+    let asked = u64::from(ASKERS * SOCKETS);
     assert_eq!(
         judge.count("asks_there")?.packets,
         asked * DATAGRAMS,
@@ -160,7 +162,7 @@ fn counts_are_exact(test: &str, setup: &Setup<'_>) -> Result<()> {
         metrics.count("flowproof_lost_total", &[])
     });
     assert_counts(&daemon, &judge);
-    let called = CALLERS * CALLS;
+    let called = u64::from(CALLERS * CALLS);
     assert_soon(
         &daemon,
         "flows begun and answered",

@@ -38,6 +38,9 @@ fn interfaces_come_and_go(test: &str, backend: Backend) -> Result<()> {
         return Ok(());
     }
     let host = Host::new("host")?;
+    // A daemon that watches nothing isn't ready, so there is one interface from the start.
+    let first = Host::new("guest")?;
+    wire(&first, "uplink", &host, "guest0")?;
     let mut daemon = Daemon::start(
         &host,
         &Setup {

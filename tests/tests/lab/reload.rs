@@ -41,7 +41,8 @@ fn reload(test: &str, backend: Backend) -> Result<()> {
     let judge = ForwardJudge::new(
         &lab.router,
         &[
-            ("asks", "ip daddr 10.1.0.10 udp dport 7000-7999"),
+            ("asks_there", "ip daddr 10.1.0.10 udp dport 7000-7999"),
+            ("asks_back", "ip saddr 10.1.0.10 udp sport 7000-7999"),
             ("calls_there", "ip daddr 10.1.0.10 tcp dport 8000"),
             ("calls_back", "ip saddr 10.1.0.10 tcp sport 8000"),
         ],
@@ -84,7 +85,7 @@ fn reload(test: &str, backend: Backend) -> Result<()> {
     std::thread::sleep(Duration::from_millis(200));
 
     let judged = judge.counts()?;
-    let asks = judged["asks"].packets;
+    let asks = judged["asks_there"].packets;
     assert_soon(
         &daemon,
         "packets of the row that stayed",
@@ -98,14 +99,15 @@ fn reload(test: &str, backend: Backend) -> Result<()> {
             + traffic(metrics, "calls", "tcp/8000", "to_initiator").0;
         row + metrics.count("flowproof_packets_total", &[("verdict", "unexpected")])
     });
+    let all: u64 = judged.values().map(|count| count.packets).sum();
+    assert_soon(&daemon, "packets of any verdict", &all, |metrics| {
+        metrics.count("flowproof_packets_total", &[])
+    });
     let metrics = daemon.metrics()?;
-    assert_eq!(
-        metrics.count("flowproof_packets_total", &[("verdict", "unscoped")]),
-        0,
-        "packets were judged by no matrix"
-    );
+    let of_verdict = |verdict| metrics.count("flowproof_packets_total", &[("verdict", verdict)]);
+    assert_eq!(of_verdict("unscoped"), 0, "judged by no matrix");
     assert!(
-        metrics.count("flowproof_packets_total", &[("verdict", "unexpected")]) > 0,
+        of_verdict("unexpected") > 0,
         "the smaller matrix never judged"
     );
     Ok(())
