@@ -21,15 +21,25 @@ use crate::matrix::installed::Installed;
 /// Frames judged in one go, so that a caller can look after other things in between.
 const BATCH: usize = 4096;
 
-/// Interfaces of one file, numbered in the order in which they appear; files are this far apart.
-const NUMBERS_A_FILE: u32 = 256;
+/// Capture points of one interface of a file: itself, and those behind it if it is "any". Their numbers share 15 bits with
+/// those of all others, so that more than a hundred interfaces may be taken for each other.
+const NUMBERS_AN_INTERFACE: u32 = 317;
 
 struct Source {
     file: CaptureFile,
-    /// Index of the counters of each interface of the file.
-    counters: Vec<usize>,
-    /// Whether a frame of it has been judged.
-    begun: bool,
+    /// Index of the counters of each interface of the file, and the number of its first capture point.
+    points: Vec<(usize, u32)>,
+    /// Taken at its first frame.
+    lane: Option<usize>,
+}
+
+/// Capture points that are one. A capture in pieces goes on where its last piece ended: if the pieces were points of
+/// their own, the second would be taken for a duplicate of the first.
+struct Lane {
+    /// Numbers of the interfaces, in the order of their appearance in a file.
+    numbers: Vec<u32>,
+    /// The file that used it last, if that is at its end.
+    free_after: Option<String>,
 }
 
 /// Capture files as a [`Capture`].
@@ -42,6 +52,9 @@ pub struct Replay {
     complaints: Vec<CaptureError>,
     first: Option<u64>,
     last: u64,
+    lanes: Vec<Lane>,
+    /// Interfaces of all lanes.
+    interfaces: u32,
 }
 
 impl Replay {
@@ -54,8 +67,8 @@ impl Replay {
                 .into_iter()
                 .map(|file| Source {
                     file,
-                    counters: Vec::new(),
-                    begun: false,
+                    points: Vec::new(),
+                    lane: None,
                 })
                 .collect(),
             next: BinaryHeap::new(),
@@ -63,6 +76,8 @@ impl Replay {
             complaints: Vec::new(),
             first: None,
             last: 0,
+            lanes: Vec::new(),
+            interfaces: 0,
         }
     }
 
@@ -91,49 +106,88 @@ impl Replay {
     }
 
     fn judge_frame(&mut self, index: usize, sink: &mut impl FnMut(&Event, Span)) {
+        let begins = self.sources[index].lane.is_none();
+        let lane = match self.sources[index].lane {
+            Some(lane) => lane,
+            None => self.take_lane(index),
+        };
         let source = &mut self.sources[index];
         let Some(frame) = source.file.frame() else {
             return;
         };
-        while source.counters.len() <= frame.interface {
-            let name = &source.file.interfaces()[source.counters.len()];
-            source.counters.push(self.judge.add_interface(name));
+        while source.points.len() <= frame.interface {
+            let name = &source.file.interfaces()[source.points.len()];
+            let numbers = &mut self.lanes[lane].numbers;
+            if numbers.len() == source.points.len() {
+                self.interfaces += 1;
+                numbers.push(self.interfaces.wrapping_mul(NUMBERS_AN_INTERFACE));
+            }
+            let number = numbers[source.points.len()];
+            source.points.push((self.judge.add_interface(name), number));
         }
+        let (counters, number) = source.points[frame.interface];
         // A capture begins with the first file, and anew with one that does not follow closely.
-        let begins = !std::mem::replace(&mut source.begun, true);
         if begins && (self.first.is_none() || frame.time.saturating_sub(self.last) > ATTACH_GRACE) {
             self.judge.attached(frame.time);
         }
         self.first.get_or_insert(frame.time);
         self.last = self.last.max(frame.time);
-        let numbers = u32::try_from(index)
-            .unwrap_or(0)
-            .wrapping_mul(NUMBERS_A_FILE);
-        let number = u32::try_from(frame.interface).unwrap_or(0);
         let captured = Captured {
             link: frame.link,
             data: frame.data,
             wire_length: frame.wire_length,
             time: frame.time,
-            interface: source.counters[frame.interface],
-            number: numbers.wrapping_add(number).wrapping_add(1),
+            interface: counters,
+            number,
         };
         self.judge.on_frame(&captured, sink);
     }
 
+    /// The lane of a file that begins: that of a file at its end, most likely one named alike, or a new one.
+    fn take_lane(&mut self, index: usize) -> usize {
+        let name = self.sources[index].file.name();
+        let alike = |other: &str| {
+            name.bytes()
+                .zip(other.bytes())
+                .take_while(|(a, b)| a == b)
+                .count()
+        };
+        let free = self
+            .lanes
+            .iter()
+            .enumerate()
+            .filter_map(|(lane, content)| Some((lane, alike(content.free_after.as_deref()?))))
+            .max_by_key(|(_, alike)| *alike)
+            .map(|(lane, _)| lane);
+        let lane = free.unwrap_or_else(|| {
+            self.lanes.push(Lane {
+                numbers: Vec::new(),
+                free_after: None,
+            });
+            self.lanes.len() - 1
+        });
+        self.lanes[lane].free_after = None;
+        self.sources[index].lane = Some(lane);
+        lane
+    }
+
     fn advance(&mut self, index: usize) {
-        let file = &mut self.sources[index].file;
-        match file.advance() {
+        let source = &mut self.sources[index];
+        match source.file.advance() {
             Ok(true) => {
-                if let Some(frame) = file.frame() {
+                if let Some(frame) = source.file.frame() {
                     self.next.push(Reverse((frame.time, index)));
                 }
+                return;
             }
-            Ok(false) => self.complaints.extend(file.complaint()),
+            Ok(false) => self.complaints.extend(source.file.complaint()),
             Err(error) => {
-                self.complaints.extend(file.complaint());
+                self.complaints.extend(source.file.complaint());
                 self.complaints.push(error);
             }
+        }
+        if let Some(lane) = source.lane {
+            self.lanes[lane].free_after = Some(source.file.name().to_owned());
         }
     }
 

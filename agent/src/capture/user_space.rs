@@ -28,7 +28,8 @@ pub struct Captured<'a> {
     pub time: u64,
     /// Index into the counters, see [`UserSpace::add_interface`].
     pub interface: usize,
-    /// Number that tells capture points apart, at least 1: an interface's index.
+    /// Number that tells capture points apart, at least 1: an interface's index. What a link header says of the
+    /// interface behind a capture on "any" is added.
     pub number: u32,
 }
 
@@ -116,10 +117,8 @@ impl UserSpace {
         } else {
             None
         };
-        let (number, egress) = decode::point(captured.link, captured.data)
-            .map_or((captured.number, false), |(number, egress)| {
-                (number.unwrap_or(captured.number), egress)
-            });
+        let (behind, egress) = decode::point(captured.link, captured.data).unwrap_or((None, false));
+        let number = captured.number.wrapping_add(behind.unwrap_or(0));
         let sight = Sight {
             packet: &packet,
             quoted: quoted.as_ref(),

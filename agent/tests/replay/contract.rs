@@ -368,6 +368,15 @@ fn files_are_merged_by_time_and_what_two_of_them_saw_counts_once() {
         assert_eq!(lines.of_type("flow")[0]["outcome"], "answered");
         assert_eq!(lines.of_type("flow")[0]["joined_midway"], false);
     }
+    // In pieces by time, with packets of one side in both: as tcpdump's -C and -G leave them.
+    let mut long = all.clone();
+    long.extend((3..10).map(|at| (at, tcp((CLIENT, 40000), (WEB, 443), "A"))));
+    for (number, piece) in long.chunks(4).enumerate() {
+        lab.write(&format!("piece{number}.pcap"), &capture(piece));
+    }
+    let pieces = ["piece2.pcap", "piece0.pcap", "piece1.pcap"];
+    let lines = Lines::of(&lab.run(&[&["--format", "json"], &pieces[..]].concat()));
+    assert_eq!(lines.of_type("flow")[0]["packets"], json!([9, 1]));
     // At two interfaces of a router.
     let lines = Lines::of(&lab.run(&["--format", "json", "all.pcap", "all.pcap"]));
     assert_eq!(lines.of_type("flow")[0]["packets"], json!([2, 1]));
