@@ -435,12 +435,15 @@ impl FlowTable {
         let state = entry.record.state;
         let protocol = entry.key.protocol;
         let times = entry.record.times(Ticks::from_nanos(self.now));
-        let expiry = self.now + state.idle_limit(protocol).saturating_sub(times.since_last);
+        // Times come from capture files, which may say anything.
+        let expiry = self
+            .now
+            .saturating_add(state.idle_limit(protocol).saturating_sub(times.since_last));
         if state.outcome() != Outcome::Pending {
             return expiry;
         }
         if times.since_first < DECIDE_AFTER {
-            return expiry.min(self.now + (DECIDE_AFTER - times.since_first));
+            return expiry.min(self.now.saturating_add(DECIDE_AFTER - times.since_first));
         }
         // A SYN repeated late makes a flow decidable that was not.
         if state.after_silence(protocol, &times, true) == state {

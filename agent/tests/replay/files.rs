@@ -3,7 +3,10 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use flowproof::capture::Progress;
 use flowproof::capture::file::CaptureFile;
+use flowproof::capture::replay::Replay;
+use flowproof::flow::Limits;
 
 use crate::captures::{MS, Order, Pcap, PcapNg, START, ethernet, framed, tcp};
 
@@ -179,6 +182,12 @@ fn damage_ends_the_file_and_never_the_program() {
                 if let Ok(file) = open(&damaged) {
                     assert!(frames(file).0.len() <= 1);
                 }
+                // Times and lengths beyond all measure go through the judgement too.
+                if let Ok(file) = open(&damaged) {
+                    let mut replay = Replay::new(vec![file], Limits::default());
+                    while replay.step(&mut |_, _| {}) == Progress::Live {}
+                    assert!(replay.table().flows().count() <= 1);
+                }
             }
         }
     }
@@ -232,4 +241,17 @@ fn interfaces_of_foreign_link_types_are_passed_over_and_told() {
     let (found, complaint) = frames(open(&file.bytes).unwrap());
     assert_eq!(found.len(), 1);
     assert!(complaint.unwrap().contains("link type 220"));
+}
+
+#[test]
+fn times_at_the_end_of_the_clock_are_survived() {
+    let mut file = PcapNg::new(Order::Little);
+    file.interface(1, Some(0), None, "eth0");
+    for time in [0, u64::MAX, 1, u64::MAX, 2] {
+        file.packet(0, time, &syn());
+    }
+    let mut replay = Replay::new(vec![open(&file.bytes).unwrap()], Limits::default());
+    while replay.step(&mut |_, _| {}) == Progress::Live {}
+    assert_eq!(replay.totals().interfaces[0].1.packets, 5);
+    assert!(replay.complaints().is_empty());
 }

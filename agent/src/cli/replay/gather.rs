@@ -5,7 +5,6 @@ use std::collections::HashMap;
 
 use flowproof_common::address::Address;
 use flowproof_common::key::{FlowKey, Side};
-use flowproof_common::packet::Packet;
 use flowproof_common::protocol;
 use flowproof_common::record::{Event, EventKind, FlowRecord};
 use flowproof_common::state::{Outcome, Phase};
@@ -123,26 +122,16 @@ impl Flow {
         }
     }
 
-    /// Whether an answer to the initiator's packets can come at all.
+    /// Whether an answer to the initiator's packets can come at all: the question that the state machine puts to each
+    /// packet (`State::after`), put to the flow.
     fn is_answerable(&self) -> bool {
-        // The same question is put to a packet by the state machine; ask it with one of the initiator's.
-        let (source, source_port) = self.key.end(self.initiator());
-        let (destination, destination_port) = self.key.end(self.responder());
-        let packet = Packet {
-            source,
-            destination,
-            source_port,
-            destination_port,
-            protocol: self.key.protocol,
-            icmp_type: self.key.icmp_type,
-            ..Packet::default()
-        };
-        match packet.protocol {
+        let to_group = self.key.end(self.responder()).0.is_group();
+        match self.key.protocol {
             protocol::VRRP => false,
             protocol::ICMP | protocol::ICMPV6 => {
-                protocol::is_echo(packet.protocol, packet.icmp_type) && !destination.is_group()
+                protocol::is_echo(self.key.protocol, self.key.icmp_type) && !to_group
             }
-            _ => !destination.is_group(),
+            _ => !to_group,
         }
     }
 }
