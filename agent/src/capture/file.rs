@@ -18,7 +18,7 @@ use super::CaptureError;
 use super::decode::LinkType;
 
 /// Bytes read at a time; also how much of a file is read before it is judged to be a capture.
-const BUFFER: usize = 1 << 18;
+const BUFFER: usize = 1 << 16;
 /// The largest block taken for one: libpcap's largest packet is 256 KiB (128 MiB for USB, which is no network).
 const LARGEST_BLOCK: usize = 1 << 24;
 
@@ -138,6 +138,8 @@ pub struct CaptureFile {
 const NOT_A_CAPTURE: &str = "give a pcap or pcapng file";
 const COMPRESSED: &str = "decompress it into `flowproof replay -`";
 const UNREADABLE: &str = "check the path and the permissions";
+const TOO_MANY: &str =
+    "files are merged by time, so that all are open at once: raise the limit with `ulimit -n`";
 const CUT: &str =
     "what was read up to there has been judged; copy the file again, or repair it with pcapfix";
 const UNSUPPORTED: &str = "capture again with a supported link type: Ethernet (1), raw IP (12, 14, 101, 228, 229), Linux cooked (113, 276), loopback (0, 108)";
@@ -160,6 +162,9 @@ impl CaptureFile {
         });
         match file {
             Ok(file) => Self::read(&name, file),
+            Err(error) if error.raw_os_error() == Some(libc::EMFILE) => {
+                Err(refused(&name, error.to_string(), TOO_MANY))
+            }
             Err(error) => Err(refused(&name, error.to_string(), UNREADABLE)),
         }
     }

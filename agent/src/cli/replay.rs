@@ -25,6 +25,10 @@ use lines::{FlowLine, SummaryLine};
 
 /// Arguments of `flowproof replay`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 fine; 1 something that --fail-on names was found, or the matrix is not valid; 2 usage or \
+                  environment error. A capture that is cut short is judged as far as it goes, and then ends with 2."
+)]
 pub(super) struct Arguments {
     /// Capture files (pcap or pcapng), or - for standard input; several are merged by time
     #[arg(required_unless_present = "matrix", value_name = "FILE")]

@@ -560,3 +560,32 @@ fn text_is_for_people() {
         assert!(text.contains(words), "{words}\n---\n{text}");
     }
 }
+
+#[test]
+fn more_files_than_may_be_open_are_told_with_the_remedy() {
+    let lab = Lab::new();
+    let mut arguments = vec!["replay".to_owned()];
+    for number in 0..40 {
+        let name = format!("{number}.pcap");
+        lab.write(&name, &capture(&[(number, ping(CLIENT, WEB))]));
+        arguments.push(name);
+    }
+    let run = |limit: u32| {
+        Command::new("sh")
+            .arg("-c")
+            .arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""))
+            .arg(env!("CARGO_BIN_EXE_flowproof"))
+            .args(&arguments)
+            .current_dir(lab.folder.path())
+            .output()
+            .unwrap()
+    };
+    assert!(run(256).status.success());
+    let output = run(20);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        error.contains(".pcap: ") && error.contains("ulimit -n"),
+        "{error}"
+    );
+}
