@@ -189,6 +189,14 @@ pub enum CaptureError {
         /// What came back.
         reason: String,
     },
+    /// With `auto`, no back end can be opened.
+    #[error("no back end can be opened; ebpf: {ebpf}; pcap: {pcap}")]
+    Neither {
+        /// Why not the kernel programs.
+        ebpf: String,
+        /// Why not libpcap.
+        pcap: String,
+    },
     /// The compiled matrix needs more room than the tables have.
     #[error(
         "the matrix needs {needed} {what}, the tables have room for {room}; restart the daemon to size them anew"

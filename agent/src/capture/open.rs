@@ -43,10 +43,16 @@ fn choose(
         }),
         BackendChoice::Auto => match ebpf() {
             Ok(opened) => Ok(opened),
-            Err(reason) => pcap().map(|opened| Opened {
-                why: format!("the kernel programs can't be used: {reason}"),
-                ..opened
-            }),
+            Err(reason) => match pcap() {
+                Ok(opened) => Ok(Opened {
+                    why: format!("the kernel programs can't be used: {reason}"),
+                    ..opened
+                }),
+                Err(other) => Err(CaptureError::Neither {
+                    ebpf: reason.to_string(),
+                    pcap: other.to_string(),
+                }),
+            },
         },
     }
 }
@@ -139,6 +145,7 @@ mod tests {
         config.backend = BackendChoice::Ebpf;
         assert!(why(&config, refused).is_err());
         config.backend = BackendChoice::Auto;
-        assert!(choose(&config, refused, refused).is_err());
+        let error = choose(&config, refused, refused).err().unwrap().to_string();
+        assert_eq!(error.matches("CAP_BPF").count(), 2, "{error}");
     }
 }

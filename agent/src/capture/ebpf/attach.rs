@@ -24,6 +24,17 @@ pub(super) enum Hook {
 }
 
 impl Hook {
+    /// The hooks to attach to on an interface. Loopback hands every packet from its egress to its ingress,
+    /// so one of them sees all there is.
+    pub(super) fn of(interface: &Interface) -> Result<&'static [Self], CaptureError> {
+        let loopback = link_type(interface)? == libc::ARPHRD_LOOPBACK;
+        Ok(if loopback {
+            &[Self::Ingress]
+        } else {
+            &[Self::Ingress, Self::Egress]
+        })
+    }
+
     const fn name(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",
@@ -254,16 +265,19 @@ pub(super) fn remove_filters(interface: &str) -> bool {
     any
 }
 
-/// Whether frames of this interface begin with an Ethernet header (`linux/if_arp.h`): Ethernet and
-/// loopback do; tunnels, PPP, raw IP and devices without a link type don't.
-fn has_ethernet_header(interface: &Interface) -> Result<bool, CaptureError> {
-    let kind = batch::hardware_type(&interface.name).map_err(|error| {
+fn link_type(interface: &Interface) -> Result<u16, CaptureError> {
+    batch::hardware_type(&interface.name).map_err(|error| {
         failed(
             &format!("asking for the link type of {}", interface.name),
             &error,
         )
-    })?;
-    match kind {
+    })
+}
+
+/// Whether frames of this interface begin with an Ethernet header (`linux/if_arp.h`): Ethernet and
+/// loopback do; tunnels, PPP, raw IP and devices without a link type don't.
+fn has_ethernet_header(interface: &Interface) -> Result<bool, CaptureError> {
+    match link_type(interface)? {
         libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Ok(true),
         libc::ARPHRD_NONE
         | libc::ARPHRD_PPP
