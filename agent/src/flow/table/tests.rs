@@ -812,3 +812,82 @@ fn packets_from_the_past_keep_their_times() {
         }
     );
 }
+
+mod any_traffic {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_packet() -> impl Strategy<Value = Packet> {
+        let flags = prop::sample::select(vec![SYN, SYN_ACK, ACK, FIN | ACK, RST, RST | ACK]);
+        (0..6_u16, any::<bool>(), any::<bool>(), flags).prop_map(|(port, back, is_tcp, flags)| {
+            let client = (CLIENT, 40_000 + port);
+            let server = (SERVER, if is_tcp { 443 } else { 53 });
+            let (from, to) = if back {
+                (server, client)
+            } else {
+                (client, server)
+            };
+            if is_tcp {
+                tcp_between(from.0, from.1, to.0, to.1, flags)
+            } else {
+                udp(from.0, from.1, to.0, to.1)
+            }
+        })
+    }
+
+    /// Milliseconds that pass: mostly moments, sometimes hours.
+    fn any_pause() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            0..20_u64,
+            100..5_000_u64,
+            20_000..200_000_u64,
+            Just(90_000_000)
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        /// Whatever comes: limits hold, every flow begins and ends once, and the counters tell the same as the events.
+        #[test]
+        fn tables_and_counters_agree(
+            steps in prop::collection::vec((any_pause(), any_packet(), 1..3_u16, 1..3_u32), 1..120)
+        ) {
+            let mut run = Run::new(Limits { verified: 2, unverified: 3, fragments: 1 });
+            let mut at = 0;
+            let mut counted = 0;
+            for (pause, packet, at_point, generation) in steps {
+                at += pause;
+                run.table.begin_generation(generation);
+                if run.see(&RULES, at, at_point, &packet, None) == Treatment::Counted {
+                    counted += 1;
+                }
+                let (verified, unverified) = (run.table.verified(), run.table.unverified());
+                prop_assert!(verified.0 <= 2 && unverified.0 <= 3);
+                prop_assert_eq!(verified.0 + unverified.0, run.table.flows().count());
+                let begun = run.of_kind(EventKind::Begun).count();
+                let ended = run.of_kind(EventKind::Ended).count();
+                prop_assert_eq!(begun - ended, run.table.flows().count());
+            }
+            let flows: SlotFlows = run.table.slot_flows().iter().fold(SlotFlows::default(), |mut sum, slot| {
+                sum.begun += slot.begun;
+                for (total, count) in sum.decided.iter_mut().zip(slot.decided) {
+                    *total += count;
+                }
+                sum
+            });
+            prop_assert_eq!(flows.begun, run.of_kind(EventKind::Begun).count() as u64);
+            let undecided = run
+                .of_kind(EventKind::Ended)
+                .filter(|event| event.record.state.outcome() == Outcome::Pending)
+                .count();
+            prop_assert_eq!(flows.decided[0], undecided as u64);
+            prop_assert_eq!(flows.decided[1..].iter().sum::<u64>(), run.decisions().len() as u64);
+            let packets: u64 = run.table.slot_traffic().iter().flat_map(|slot| slot.packets).sum();
+            prop_assert_eq!(packets, counted);
+            // Two days of silence end everything.
+            run.wait(at + 172_800_000);
+            prop_assert_eq!(run.table.flows().count(), 0);
+        }
+    }
+}
