@@ -18,6 +18,11 @@ use crate::protocol;
 /// Set in an address class that holds at least one role that the site binds; without it the class only
 /// has built-in roles (broadcast, VRRP group, localhost), which do not make a flow the matrix's business.
 pub const BOUND: u32 = 0x8000_0000;
+/// Set in an address class that is a directed broadcast of a bound prefix: like a group, it owes no answer,
+/// and nothing in the address itself says so.
+pub const BROADCAST: u32 = 0x4000_0000;
+/// What remains of an address class without its flags: an index.
+pub const CLASS_INDEX: u32 = !(BOUND | BROADCAST);
 /// The class of an address that no prefix covers.
 pub const UNBOUND_CLASS: u32 = 0;
 /// Stands for every address in a rule's `from` or `to`; never the class of an address.
@@ -133,6 +138,8 @@ pub struct Judgement {
     pub initiator: Side,
     /// Whether the conversation was open before its first packet was seen.
     pub joined_midway: bool,
+    /// Whether the responder is a group or a directed broadcast, which owes no answer.
+    pub to_group: bool,
 }
 
 /// The slot of a flow whose initiator is known.
@@ -176,8 +183,8 @@ fn slot_between(tables: &impl Tables, from: u32, to: u32, key: &FlowKey, respond
 /// Judges a flow by its first seen packet.
 ///
 /// Who initiated is certain for a TCP SYN, an echo request and anything sent to a group. Else it is
-/// inferred, in this order: the only direction that the matrix covers; the side with the lower
-/// well-known port (below 1024) responds; the sender initiates. For protocols without a handshake the
+/// inferred, in this order: the only direction that the matrix covers; the side with the well-known port
+/// (below 1024, the other above) responds; the sender initiates. For protocols without a handshake the
 /// inference is made only while `attached_lately` (the capture began moments ago, so the request may have
 /// passed before it): later, a packet from a service's port without a request is what it looks like.
 #[inline(always)]
@@ -188,48 +195,48 @@ pub fn judge(
     sender: Side,
     attached_lately: bool,
 ) -> Judgement {
-    let certain = match packet.protocol {
+    let sender_class = tables.address_class(&packet.source);
+    let receiver_class = tables.address_class(&packet.destination);
+    let to_group = packet.destination.is_group() || receiver_class & BROADCAST != 0;
+    let (certain, midway) = match packet.protocol {
         protocol::TCP => match packet.tcp_flags & (tcp::SYN | tcp::ACK) {
-            tcp::SYN => Some(sender),
-            flags if flags == tcp::SYN | tcp::ACK => Some(sender.other()),
-            _ => None,
+            tcp::SYN => (Some(sender), false),
+            flags if flags == tcp::SYN | tcp::ACK => (Some(sender.other()), true),
+            _ => (None, true),
         },
         protocol::ICMP | protocol::ICMPV6 => {
             if protocol::icmp_request_type(packet.protocol, packet.icmp_type) == packet.icmp_type {
-                Some(sender)
+                (Some(sender), false)
             } else {
-                Some(sender.other())
+                (Some(sender.other()), true)
             }
         }
-        _ if !attached_lately || packet.destination.is_group() => Some(sender),
-        _ => None,
+        _ if !attached_lately || to_group => (Some(sender), false),
+        _ => (None, false),
     };
-    let handshake_seen = matches!(packet.protocol, protocol::TCP)
-        && packet.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-    if let Some(initiator) = certain {
-        return Judgement {
-            slot: slot_of(tables, key, initiator),
-            initiator,
-            joined_midway: if matches!(packet.protocol, protocol::TCP) {
-                !handshake_seen
+    let forward = || slot_between(tables, sender_class, receiver_class, key, sender.other());
+    let backward = || slot_between(tables, receiver_class, sender_class, key, sender);
+    let (initiator, slot) = match certain {
+        Some(initiator) if initiator == sender => (initiator, forward()),
+        Some(initiator) => (initiator, backward()),
+        None => {
+            let (forward, backward) = (forward(), backward());
+            let answers = if (forward >= FIRST_RULE_SLOT) != (backward >= FIRST_RULE_SLOT) {
+                backward >= FIRST_RULE_SLOT
             } else {
-                initiator != sender
-            },
-        };
-    }
-    let sender_class = tables.address_class(&packet.source);
-    let receiver_class = tables.address_class(&packet.destination);
-    let forward = slot_between(tables, sender_class, receiver_class, key, sender.other());
-    let backward = slot_between(tables, receiver_class, sender_class, key, sender);
-    let answers = if (forward >= FIRST_RULE_SLOT) != (backward >= FIRST_RULE_SLOT) {
-        backward >= FIRST_RULE_SLOT
-    } else {
-        packet.source_port < 1024 && packet.source_port < packet.destination_port
+                packet.source_port < 1024 && packet.destination_port >= 1024
+            };
+            if answers {
+                (sender.other(), backward)
+            } else {
+                (sender, forward)
+            }
+        }
     };
-    let initiator = if answers { sender.other() } else { sender };
     Judgement {
-        slot: if answers { backward } else { forward },
+        slot,
         initiator,
-        joined_midway: answers || packet.protocol == protocol::TCP,
+        joined_midway: midway || initiator != sender,
+        to_group: to_group && initiator == sender,
     }
 }

@@ -4,7 +4,7 @@
 //! A flow's outcome is counted when it is decided: once, and once more only if a late answer overturns
 //! `no_answer`, `one_way` or an ICMP error. Closing an answered flow is no new decision.
 
-use crate::classify::Verdict;
+use crate::classify::{Judgement, Verdict};
 use crate::key::Side;
 use crate::packet::{Packet, tcp};
 use crate::protocol;
@@ -121,7 +121,8 @@ pub enum Phase {
 }
 
 /// The state word. Bits: 0-3 outcome, 4-7 phase, 8 and 9 FIN of initiator and responder, 10 and 11 heard
-/// from them, 12 initiator is side B, 13 joined midway, 16-19 SYNs (to 15), 20-21 verdict, 24-31
+/// from them, 12 initiator is side B, 13 joined midway,
+/// 14 sent to a group or broadcast, 16-19 SYNs (to 15), 20-21 verdict, 24-31
 /// matrix generation (low bits).
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -134,6 +135,7 @@ const HEARD_INITIATOR: u32 = 1 << 10;
 const HEARD_RESPONDER: u32 = 1 << 11;
 const INITIATOR_IS_B: u32 = 1 << 12;
 const MIDWAY: u32 = 1 << 13;
+const TO_GROUP: u32 = 1 << 14;
 const SYNS: u32 = 16;
 const VERDICT: u32 = 20;
 const GENERATION: u32 = 24;
@@ -142,18 +144,17 @@ impl State {
     /// The state of a flow before its first packet is applied.
     #[inline(always)]
     #[must_use]
-    pub const fn new(
-        verdict: Verdict,
-        initiator: Side,
-        joined_midway: bool,
-        generation: u32,
-    ) -> Self {
+    pub const fn new(judgement: &Judgement, generation: u32) -> Self {
+        let verdict = Verdict::of_slot(judgement.slot);
         let mut bits = (verdict as u32) << VERDICT | generation << GENERATION;
-        if matches!(initiator, Side::B) {
+        if matches!(judgement.initiator, Side::B) {
             bits |= INITIATOR_IS_B;
         }
-        if joined_midway {
+        if judgement.joined_midway {
             bits |= MIDWAY;
+        }
+        if judgement.to_group {
+            bits |= TO_GROUP;
         }
         Self(bits)
     }
@@ -195,6 +196,13 @@ impl State {
     #[must_use]
     pub const fn joined_midway(self) -> bool {
         self.0 & MIDWAY != 0
+    }
+
+    /// Whether the flow goes to a group or a directed broadcast, which owes no answer.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_group(self) -> bool {
+        self.0 & TO_GROUP != 0
     }
 
     /// SYNs seen from the initiator, 15 meaning 15 or more.
@@ -301,9 +309,7 @@ impl State {
             }
             other => other != protocol::VRRP,
         };
-        if heard.outcome() as u8 == Outcome::Pending as u8
-            && (!owed || packet.destination.is_group())
-        {
+        if heard.outcome() as u8 == Outcome::Pending as u8 && (!owed || heard.to_group()) {
             return heard.with_outcome(Outcome::OneWay);
         }
         heard

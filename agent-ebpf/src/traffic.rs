@@ -296,12 +296,7 @@ fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
         sender,
         attached_lately,
     );
-    let fresh = State::new(
-        Verdict::of_slot(judgement.slot),
-        judgement.initiator,
-        judgement.joined_midway,
-        settings.generation,
-    );
+    let fresh = State::new(&judgement, settings.generation);
     let state = fresh.after(&scratch.packet, sender);
     // SAFETY: the helper has no precondition. The exact clock, since a flow's age is counted from here.
     let now = Ticks::from_nanos(unsafe { bpf_ktime_get_ns() });

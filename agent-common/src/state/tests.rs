@@ -25,6 +25,16 @@ fn flags(text: &str) -> u8 {
     })
 }
 
+fn new(initiator: Side, joined_midway: bool, generation: u32) -> State {
+    let judgement = Judgement {
+        slot: crate::classify::FIRST_RULE_SLOT,
+        initiator,
+        joined_midway,
+        to_group: false,
+    };
+    State::new(&judgement, generation)
+}
+
 struct Flow {
     protocol: u8,
     state: State,
@@ -84,7 +94,7 @@ fn play(protocol: u8, conversation: &str) -> (Outcome, Vec<Outcome>) {
     let midway = conversation.starts_with('!');
     let mut flow = Flow {
         protocol,
-        state: State::new(Verdict::Expected, Side::A, midway, 7),
+        state: new(Side::A, midway, 7),
         age: 0,
         idle: 0,
         decided: Vec::new(),
@@ -199,7 +209,7 @@ fn a_syn_after_the_end_begins_a_new_flow() {
     ] {
         let mut flow = Flow {
             protocol: protocol::TCP,
-            state: State::new(Verdict::Expected, Side::A, false, 0),
+            state: new(Side::A, false, 0),
             age: 0,
             idle: 0,
             decided: Vec::new(),
@@ -214,7 +224,7 @@ fn a_syn_after_the_end_begins_a_new_flow() {
 #[test]
 fn a_new_matrix_changes_the_verdict_and_nothing_else() {
     let (outcome, _) = play(protocol::TCP, "S> SA< A>");
-    let state = State::new(Verdict::Expected, Side::B, true, 7).with_outcome(outcome);
+    let state = new(Side::B, true, 7).with_outcome(outcome);
     let rejudged = state.rejudged(Verdict::Unexpected, 0x1_08);
     assert_eq!(rejudged.verdict(), Verdict::Unexpected);
     assert!(rejudged.is_of_generation(8));
@@ -233,7 +243,7 @@ proptest::proptest! {
         ];
         let mut flow = Flow {
             protocol: protocol::TCP,
-            state: State::new(Verdict::Expected, Side::A, false, 0),
+            state: new(Side::A, false, 0),
             age: 0,
             idle: 0,
             decided: Vec::new(),

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use flowproof_common::address::Address;
-use flowproof_common::classify::{BOUND, Tables, UNEXPECTED_SLOT, Verdict};
+use flowproof_common::classify::{CLASS_INDEX, Tables, UNEXPECTED_SLOT, Verdict};
 use flowproof_common::key::FlowKey;
 use flowproof_common::record::{Event, EventKind, FlowRecord};
 use tokio::sync::{mpsc as queue, oneshot};
@@ -547,7 +547,7 @@ fn unexpected_flow(
     let (initiator, _) = event.key.end(side);
     let (responder, _) = event.key.end(side.other());
     let label = |address: &Address| {
-        let class = matrix.address_class(address) & !BOUND;
+        let class = matrix.address_class(address) & CLASS_INDEX;
         labels
             .get(class as usize)
             .cloned()
@@ -571,6 +571,7 @@ fn unexpected_flow(
 mod tests {
     use std::sync::Mutex;
 
+    use flowproof_common::classify::Judgement;
     use flowproof_common::key::Side;
     use flowproof_common::protocol;
     use flowproof_common::record::SlotFlows;
@@ -645,7 +646,13 @@ mod tests {
             icmp_type: 0,
             zero: [0; 2],
         };
-        let state = State::new(Verdict::Unexpected, Side::A, false, 1);
+        let judgement = Judgement {
+            slot: UNEXPECTED_SLOT,
+            initiator: Side::A,
+            joined_midway: false,
+            to_group: false,
+        };
+        let state = State::new(&judgement, 1);
         Event {
             key,
             record: FlowRecord::new(state, UNEXPECTED_SLOT, Ticks(0)),

@@ -43,7 +43,7 @@ pub(super) fn note(notes: &mut Notes, event: &Event) {
     }
     let responder = event.key.end(event.record.state.initiator().other()).0;
     let outcome = event.record.state.outcome();
-    let answerable = !responder.is_group() && event.key.protocol != protocol::VRRP;
+    let answerable = !event.record.state.to_group() && event.key.protocol != protocol::VRRP;
     if !answerable && matches!(outcome, Outcome::OneWay | Outcome::NoAnswer) {
         let notes = notes.entry(event.record.slot).or_default();
         notes.to_group += 1;
@@ -166,7 +166,7 @@ impl<'a> States<'a> {
 #[cfg(test)]
 mod tests {
     use flowproof_common::address::Address;
-    use flowproof_common::classify::Verdict;
+    use flowproof_common::classify::Judgement;
     use flowproof_common::key::{FlowKey, Side};
     use flowproof_common::record::{FlowRecord, SlotFlows};
     use flowproof_common::state::State as FlowState;
@@ -187,7 +187,13 @@ mod tests {
             icmp_type: 0,
             zero: [0; 2],
         };
-        let state = FlowState::new(Verdict::Expected, Side::A, false, 1).failed(outcome, Side::A);
+        let judgement = Judgement {
+            slot: FIRST_RULE_SLOT,
+            initiator: Side::A,
+            joined_midway: false,
+            to_group: responder.is_group(),
+        };
+        let state = FlowState::new(&judgement, 1).failed(outcome, Side::A);
         Event {
             key,
             record: FlowRecord::new(state, SLOT, Ticks(0)),

@@ -241,12 +241,7 @@ impl FlowTable {
         let judgement = judge(tables, sight.packet, &key, sender, lately);
         self.make_room(sink);
         let ticks = Ticks::from_nanos(now);
-        let state = State::new(
-            Verdict::of_slot(judgement.slot),
-            judgement.initiator,
-            judgement.joined_midway,
-            self.generation,
-        );
+        let state = State::new(&judgement, self.generation);
         let mut record = FlowRecord::new(state, judgement.slot, ticks);
         record.owns(sender, sight.point, ticks);
         let span = Span {

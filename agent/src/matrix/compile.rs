@@ -252,6 +252,10 @@ fn placements(
             if let IpNet::V4(prefix) = prefix
                 && (1..=30).contains(&prefix.prefix_len())
             {
+                placed.push(whole(
+                    prefix.broadcast().into(),
+                    Part::Tag(Tag::DirectedBroadcast),
+                ));
                 placed.extend(specials.broadcast.iter().map(|system| {
                     whole(
                         prefix.broadcast().into(),

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use flowproof_common::address::{Address, MAPPED_PREFIX_BITS};
-use flowproof_common::classify::{BOUND, FIRST_RULE_SLOT, Tables, UNBOUND_CLASS};
+use flowproof_common::classify::{CLASS_INDEX, FIRST_RULE_SLOT, Tables, UNBOUND_CLASS};
 
 use super::compiled::{BoundRole, ClassPrefix, Compiled, Rule, RuleSetIndex};
 
@@ -99,7 +99,7 @@ impl Installed {
     /// The roles of an address, built-in ones included; none if it is not bound.
     #[must_use]
     pub fn roles_of(&self, address: &Address) -> &[BoundRole] {
-        let class = self.address_class(address) & !BOUND;
+        let class = self.address_class(address) & CLASS_INDEX;
         self.compiled
             .classes
             .get(class as usize)

@@ -125,7 +125,7 @@ impl Flow {
     /// Whether an answer to the initiator's packets can come at all: the question that the state machine puts to each
     /// packet (`State::after`), put to the flow.
     fn is_answerable(&self) -> bool {
-        let to_group = self.key.end(self.responder()).0.is_group();
+        let to_group = self.record.state.to_group();
         match self.key.protocol {
             protocol::VRRP => false,
             protocol::ICMP | protocol::ICMPV6 => {

@@ -2,7 +2,7 @@
 //! that each prefix is merged once with what it inherits, however many prefixes there are.
 
 use flowproof_common::address::Address;
-use flowproof_common::classify::{ANY_CLASS, BOUND, UNBOUND_CLASS};
+use flowproof_common::classify::{BOUND, BROADCAST, CLASS_INDEX, UNBOUND_CLASS};
 use hashbrown::HashMap;
 
 use super::CompileError;
@@ -16,6 +16,8 @@ pub(super) enum Tag {
     Role(BoundRole),
     /// VRRP is sent to it.
     VrrpGroup,
+    /// It is the directed broadcast of a bound prefix, so no one in particular owes an answer.
+    DirectedBroadcast,
     /// It is an address of the capturing host.
     Own,
     /// It is bound to this role by itself, and is the address with this number, so that no other shares its class.
@@ -26,7 +28,7 @@ impl Tag {
     pub(super) fn role(self) -> Option<BoundRole> {
         match self {
             Self::Role(role) => Some(role),
-            Self::VrrpGroup | Self::Own | Self::Single(..) => None,
+            Self::VrrpGroup | Self::DirectedBroadcast | Self::Own | Self::Single(..) => None,
         }
     }
 
@@ -100,8 +102,8 @@ impl Classes {
                 None => {
                     let class = u32::try_from(tags.len())
                         .ok()
-                        .filter(|class| *class < ANY_CLASS)
-                        .ok_or(CompileError::TooManyClasses { limit: ANY_CLASS })?;
+                        .filter(|class| *class <= CLASS_INDEX)
+                        .ok_or(CompileError::TooManyClasses { limit: CLASS_INDEX })?;
                     tags.push(merged.clone());
                     known.insert(merged, class);
                     class
@@ -138,7 +140,15 @@ fn numbered(tags: &[Vec<Tag>], class: u32) -> u32 {
     let bound = tags[class as usize]
         .iter()
         .any(|tag| tag.declared().is_some());
-    if bound { class | BOUND } else { class }
+    let broadcast = tags[class as usize].contains(&Tag::DirectedBroadcast);
+    let mut numbered = class;
+    if bound {
+        numbered |= BOUND;
+    }
+    if broadcast {
+        numbered |= BROADCAST;
+    }
+    numbered
 }
 
 /// What the addresses of a prefix are, sorted. `parts` are sorted, so its roles are in the order of systems.

@@ -138,7 +138,7 @@ impl<'a> Places<'a> {
             }
             for tag in tags {
                 match *tag {
-                    Tag::Role(_) => {}
+                    Tag::Role(_) | Tag::DirectedBroadcast => {}
                     Tag::VrrpGroup => vrrp.push(class),
                     Tag::Own => {
                         own.push(class);

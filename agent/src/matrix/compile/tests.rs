@@ -8,6 +8,8 @@ use flowproof_common::address::Address;
 use flowproof_common::classify::{Verdict, judge, slot_of};
 use flowproof_common::key::FlowKey;
 use flowproof_common::packet::Packet;
+use flowproof_common::protocol;
+use flowproof_common::state::{Outcome, State};
 use proptest::prelude::*;
 
 use super::*;
@@ -286,6 +288,41 @@ fn broadcast_is_directed_too_and_keeps_the_roles_of_its_prefix() {
          10.0.1.5 10.0.2.1 udp/67 => unexpected
          192.0.2.1 255.255.255.255 udp/67 => unscoped",
     );
+}
+
+/// Also where no requirement names it: whoever asks a whole network is owed no answer.
+#[test]
+fn a_directed_broadcast_owes_no_answer() {
+    let (matrix, bindings) = parse(
+        "system a
+         net = 10.0.1.0/24
+         net -> net: udp/137",
+    );
+    let installed = install(matrix, bindings, &HostAddresses::Unknown);
+    for (responder, to_group) in [
+        ("10.0.1.255", true),
+        ("10.0.1.254", false),
+        ("10.0.2.255", false),
+    ] {
+        let packet = Packet {
+            source: "10.0.1.5".parse::<IpAddr>().unwrap().into(),
+            destination: responder.parse::<IpAddr>().unwrap().into(),
+            source_port: 137,
+            destination_port: 137,
+            protocol: protocol::UDP,
+            ..Packet::default()
+        };
+        let (key, sender) = FlowKey::of(&packet);
+        let judgement = judge(&installed, &packet, &key, sender, true);
+        assert_eq!(judgement.to_group, to_group, "{responder}");
+        let state = State::new(&judgement, 1).after(&packet, sender);
+        let expect = if to_group {
+            Outcome::OneWay
+        } else {
+            Outcome::Pending
+        };
+        assert_eq!(state.outcome(), expect, "{responder}");
+    }
 }
 
 #[test]
