@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::SigSet;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, setsockopt,
     socket, sockopt,
@@ -124,8 +125,12 @@ impl Host {
     /// # Errors
     /// The program can't be started.
     pub fn start(&self, command: &mut Command) -> Result<Child> {
-        self.run(|| command.spawn())
-            .with_context(|| format!("can't start {command:?} on {}", self.name))
+        self.run(|| {
+            // A program inherits what its maker has blocked, and would not hear SIGTERM if that was.
+            SigSet::all().thread_unblock()?;
+            command.spawn()
+        })
+        .with_context(|| format!("can't start {command:?} on {}", self.name))
     }
 
     /// Runs `program` on the host to its end and returns what it printed.

@@ -79,27 +79,26 @@ fn demo() -> Result<ExitCode> {
     let begun = Instant::now();
     let mut missing = Vec::new();
     while begun.elapsed() < LIMIT && !stop.load(Ordering::Relaxed) {
-        missing = still_missing(&daemon.metrics()?);
+        missing = still_missing(&unless_stopped(&stop, Metrics::default, || {
+            daemon.metrics()
+        })?);
         if missing.is_empty() {
             break;
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-    if !stop.load(Ordering::Relaxed) {
-        show(&farm, &daemon, begun.elapsed())?;
-    }
+    let show = || unless_stopped(&stop, || (), || show(&farm, &daemon, begun.elapsed()));
+    show()?;
     while stay && !stop.load(Ordering::Relaxed) {
         println!("(again in 5 s; Ctrl-C ends it and removes everything)\n");
         let next = Instant::now() + Duration::from_secs(5);
         while Instant::now() < next && !stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(50));
         }
-        if !stop.load(Ordering::Relaxed) {
-            show(&farm, &daemon, begun.elapsed())?;
-        }
+        show()?;
     }
     let interrupted = stop.swap(true, Ordering::Relaxed);
-    // On Ctrl-C the terminal tells the daemon too; then it is ending already.
+    // After Ctrl-C it may have ended already.
     if daemon.is_running()? {
         daemon.terminate()?;
     }
@@ -120,7 +119,7 @@ fn demo() -> Result<ExitCode> {
 }
 
 /// Turns SIGINT and SIGTERM into a flag, so that the daemon is ended and files are removed. Must come before any other
-/// thread is made: they inherit that the signals are blocked. Programs started later do not.
+/// thread is made: they inherit that the signals are blocked.
 fn stop_by_signal() -> Result<Arc<AtomicBool>> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
@@ -136,6 +135,26 @@ fn stop_by_signal() -> Result<Arc<AtomicBool>> {
         }
     });
     Ok(stop)
+}
+
+/// Does `work` unless the demo was told to stop. On Ctrl-C the terminal tells the daemon too, so that asking it fails;
+/// then this waits a moment for our own signal and takes the failure for what it is.
+fn unless_stopped<T>(
+    stop: &AtomicBool,
+    nothing: impl FnOnce() -> T,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    if stop.load(Ordering::Relaxed) {
+        return Ok(nothing());
+    }
+    work().or_else(|error| {
+        std::thread::sleep(Duration::from_millis(200));
+        if stop.load(Ordering::Relaxed) {
+            Ok(nothing())
+        } else {
+            Err(error)
+        }
+    })
 }
 
 /// The folder of the demo's matrix and site.
@@ -189,6 +208,12 @@ fn show(farm: &Farm, daemon: &Daemon, after: Duration) -> Result<()> {
     let explained = farm
         .router
         .run(|| run_to_end(&mut explain, Duration::from_secs(10)))?;
-    println!("{}", String::from_utf8_lossy(&explained.stdout));
+    for line in String::from_utf8_lossy(&explained.stdout).lines() {
+        // It looks into the matrix only; what was observed stands above.
+        if !line.starts_with("nothing has been observed") {
+            println!("{line}");
+        }
+    }
+    println!();
     Ok(())
 }
