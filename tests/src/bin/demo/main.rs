@@ -29,6 +29,12 @@ use farm::Farm;
 /// The demo's promise is a result within a minute; building the lab takes a second.
 const LIMIT: Duration = Duration::from_secs(50);
 
+const USAGE: &str =
+    "usage: cargo xtask demo [--stay]\n\n  --stay   show it again every 5 s until Ctrl-C";
+
+/// As a shell reports an end by SIGINT.
+const INTERRUPTED: u8 = 130;
+
 fn main() -> ExitCode {
     match demo() {
         Ok(code) => code,
@@ -44,7 +50,11 @@ fn demo() -> Result<ExitCode> {
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--stay" => stay = true,
-            other => bail!("no such argument: {other}\nusage: cargo xtask demo [--stay]"),
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            other => bail!("no such argument: {other}\n{USAGE}"),
         }
     }
     if let Some(obstacle) = lab::obstacle() {
@@ -63,16 +73,22 @@ fn demo() -> Result<ExitCode> {
     };
     let (matrix, site) = (read("matrix.yaml")?, read("site.yaml")?);
     println!("starting the daemon on the router");
-    let mut daemon = Daemon::start(
-        &farm.router,
-        &Setup {
-            backend: Backend::Auto,
-            matrix: &matrix,
-            site: &site,
-            config: "",
-            interfaces: &[],
-        },
+    let setup = Setup {
+        backend: Backend::Auto,
+        matrix: &matrix,
+        site: &site,
+        config: "",
+        interfaces: &[],
+    };
+    let started = unless_stopped(
+        &stop,
+        || None,
+        || Daemon::start(&farm.router, &setup).map(Some),
     )?;
+    let Some(mut daemon) = started else {
+        println!("removed the farm");
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
     println!("sending traffic: every row but one, and a flow that no row covers\n");
     farm.keep_busy(&stop);
 
@@ -111,8 +127,7 @@ fn demo() -> Result<ExitCode> {
         );
     }
     Ok(if interrupted && !stay {
-        // As a shell reports an end by SIGINT.
-        ExitCode::from(130)
+        ExitCode::from(INTERRUPTED)
     } else {
         ExitCode::SUCCESS
     })
