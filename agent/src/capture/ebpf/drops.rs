@@ -16,9 +16,17 @@ use super::pins::Pins;
 const PROGRAM: &str = "fp_drop";
 const TRACEPOINT: &str = "kfree_skb";
 
-/// Reasons that say nothing about the network: frames for other hosts that a promiscuous interface shows,
-/// and copies that a full packet socket (tcpdump, for example) had no room for.
-const IGNORED: [&str; 2] = ["OTHERHOST", "PACKET_SOCK_ERROR"];
+/// Reasons that say nothing about the network: frames for other hosts that a promiscuous interface shows;
+/// copies that a full packet socket (tcpdump, for example) had no room for; what a socket still had in its
+/// queues when it was closed, received or acknowledged long before; and packets that nobody here listens
+/// for, which the kernel answers itself by RST or ICMP: that answer decides.
+const IGNORED: [&str; 5] = [
+    "OTHERHOST",
+    "PACKET_SOCK_ERROR",
+    "QUEUE_PURGE",
+    "NO_SOCKET",
+    "IP_NOPROTO",
+];
 const PREFIX: &str = "SKB_DROP_REASON_";
 
 /// What the drop probe needs to know of the running kernel.

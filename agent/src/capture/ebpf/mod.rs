@@ -532,6 +532,27 @@ mod tests {
         });
     }
 
+    /// The kernel drops the SYN and answers it; the answer is what counts.
+    #[test]
+    fn a_refusal_on_loopback_is_no_drop() {
+        in_namespace(|| {
+            let mut capture = watch_loopback();
+            let closed = TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap();
+            assert!(TcpStream::connect(closed).is_err());
+            let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.connect(closed).unwrap();
+            client.send(b"question").unwrap();
+            assert!(!events(&mut capture).is_empty());
+            let flows = capture.snapshot().unwrap().slots[0].flows;
+            assert_eq!(flows.begun, 2);
+            assert_eq!(flows.decided[Outcome::Refused as usize], 2);
+            assert_eq!(flows.decided.iter().sum::<u64>(), 2);
+        });
+    }
+
     /// What netfilter drops on its way out never reaches an interface; what it drops on its way in did.
     #[test]
     fn a_drop_by_netfilter_is_told_from_silence() {
