@@ -25,27 +25,44 @@ pub struct Count {
     pub bytes: u64,
 }
 
-/// Named counters in the forward path of a router. The kernel keeps them, on every CPU, without loss.
+/// Named counters in the packet path of a host. The kernel keeps them, on every CPU, without loss.
 #[derive(Debug)]
-pub struct ForwardJudge {
+pub struct PacketJudge {
     host: Arc<Host>,
 }
 
-impl ForwardJudge {
-    /// Counts what is forwarded and matches each (name, nftables expression).
+impl PacketJudge {
+    /// Counts what a router forwards and matches each (name, nftables expression).
     ///
     /// # Errors
     /// An expression is wrong.
-    pub fn new(host: &Arc<Host>, what: &[(&str, &str)]) -> Result<Self> {
+    pub fn forwarded(host: &Arc<Host>, what: &[(&str, &str)]) -> Result<Self> {
+        Self::new(host, &["forward"], what)
+    }
+
+    /// Counts what a host itself receives and sends and matches each (name, nftables expression).
+    ///
+    /// # Errors
+    /// An expression is wrong.
+    pub fn own(host: &Arc<Host>, what: &[(&str, &str)]) -> Result<Self> {
+        Self::new(host, &["input", "output"], what)
+    }
+
+    fn new(host: &Arc<Host>, hooks: &[&str], what: &[(&str, &str)]) -> Result<Self> {
         let mut ruleset = String::from("table inet judge {\n");
         for (name, _) in what {
             ruleset.push_str(&format!("counter {name} {{ }}\n"));
         }
-        ruleset.push_str("chain forward { type filter hook forward priority -300;\n");
-        for (name, expression) in what {
-            ruleset.push_str(&format!("{expression} counter name {name}\n"));
+        for hook in hooks {
+            ruleset.push_str(&format!(
+                "chain {hook} {{\ntype filter hook {hook} priority -300\n"
+            ));
+            for (name, expression) in what {
+                ruleset.push_str(&format!("{expression} counter name {name}\n"));
+            }
+            ruleset.push_str("}\n");
         }
-        ruleset.push_str("}\n}\n");
+        ruleset.push_str("}\n");
         host.nft(&ruleset)?;
         Ok(Self { host: host.clone() })
     }

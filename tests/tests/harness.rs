@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use flowproof_tests::frame::{self, FrameSender, RawSender, ethertype};
-use flowproof_tests::judge::{ForwardJudge, Recording};
+use flowproof_tests::judge::{PacketJudge, Recording};
 use flowproof_tests::lab::{self, Routed, TO_CLIENT, UPLINK, client4, client6, server4, server6};
 use flowproof_tests::traffic::{Manner, ask, echo_tcp, exchange, serve_udp};
 
@@ -18,7 +18,7 @@ fn traffic_crosses_the_router_and_is_counted() -> Result<()> {
         return Ok(());
     }
     let lab = Routed::new()?;
-    let judge = ForwardJudge::new(
+    let judge = PacketJudge::forwarded(
         &lab.router,
         &[
             ("tcp_there", "tcp dport 80"),

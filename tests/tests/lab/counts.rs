@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use flowproof_tests::daemon::{Backend, Daemon, Setup};
-use flowproof_tests::judge::ForwardJudge;
-use flowproof_tests::lab::{self, Routed, TO_CLIENT, TO_SERVER, client4, server4};
+use flowproof_tests::judge::PacketJudge;
+use flowproof_tests::lab::{self, Routed, TO_CLIENT, TO_SERVER, UPLINK, client4, server4};
 use flowproof_tests::metrics::Metrics;
 use flowproof_tests::traffic::{Manner, Server, ask, echo_tcp, exchange, serve_udp};
 
@@ -51,7 +51,7 @@ pub(super) fn serve(lab: &Routed) -> Result<Vec<Server>> {
 
 /// Asserts that the daemon's packets and bytes are the judge's.
 #[track_caller]
-fn assert_counts(daemon: &Daemon, judge: &ForwardJudge) {
+fn assert_counts(daemon: &Daemon, judge: &PacketJudge) {
     let judged = judge.counts().expect("nft's counters");
     let expected: Vec<_> = ROWS
         .iter()
@@ -82,7 +82,38 @@ fn flows(metrics: &Metrics) -> [u64; 4] {
 
 #[test]
 fn counts_are_exact_ebpf() -> Result<()> {
-    counts_are_exact("counts_are_exact_ebpf", &setup(Backend::Ebpf))
+    counts_are_exact(
+        "counts_are_exact_ebpf",
+        &setup(Backend::Ebpf),
+        Place::Router,
+    )
+}
+
+#[test]
+fn counts_are_exact_on_the_server_ebpf() -> Result<()> {
+    let setup = Setup {
+        interfaces: &[UPLINK],
+        ..setup(Backend::Ebpf)
+    };
+    counts_are_exact("counts_are_exact_on_the_server_ebpf", &setup, Place::Server)
+}
+
+#[test]
+fn counts_are_exact_on_the_server_pcap() -> Result<()> {
+    let setup = Setup {
+        interfaces: &[UPLINK],
+        ..setup(Backend::Pcap)
+    };
+    counts_are_exact("counts_are_exact_on_the_server_pcap", &setup, Place::Server)
+}
+
+/// Where the daemon runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Between the two ends: it sees each packet twice.
+    Router,
+    /// On one of the ends: sockets take packets and drop some.
+    Server,
 }
 
 #[test]
@@ -91,15 +122,19 @@ fn counts_are_exact_clsact() -> Result<()> {
         config: "capture: {ebpf: {attach: clsact}}",
         ..setup(Backend::Ebpf)
     };
-    counts_are_exact("counts_are_exact_clsact", &setup)
+    counts_are_exact("counts_are_exact_clsact", &setup, Place::Router)
 }
 
 #[test]
 fn counts_are_exact_pcap() -> Result<()> {
-    counts_are_exact("counts_are_exact_pcap", &setup(Backend::Pcap))
+    counts_are_exact(
+        "counts_are_exact_pcap",
+        &setup(Backend::Pcap),
+        Place::Router,
+    )
 }
 
-fn counts_are_exact(test: &str, setup: &Setup<'_>) -> Result<()> {
+fn counts_are_exact(test: &str, setup: &Setup<'_>, place: Place) -> Result<()> {
     const ASKERS: u16 = 4;
     const SOCKETS: u16 = 50;
     const DATAGRAMS: u64 = 100;
@@ -110,8 +145,11 @@ fn counts_are_exact(test: &str, setup: &Setup<'_>) -> Result<()> {
     }
     let lab = Routed::new()?;
     let _servers = serve(&lab)?;
-    let judge = ForwardJudge::new(&lab.router, &JUDGED)?;
-    let daemon = Daemon::start(&lab.router, setup)?;
+    let (host, judge) = match place {
+        Place::Router => (&lab.router, PacketJudge::forwarded(&lab.router, &JUDGED)?),
+        Place::Server => (&lab.server, PacketJudge::own(&lab.server, &JUDGED)?),
+    };
+    let daemon = Daemon::start(host, setup)?;
 
     std::thread::scope(|scope| {
         let asking = (0..ASKERS).map(|asker| {
@@ -274,7 +312,7 @@ fn misses_nothing(test: &str, setup: &Setup<'_>, end: fn(&mut Daemon) -> Result<
     }
     let lab = Routed::new()?;
     let _servers = serve(&lab)?;
-    let judge = ForwardJudge::new(&lab.router, &JUDGED)?;
+    let judge = PacketJudge::forwarded(&lab.router, &JUDGED)?;
     let mut daemon = Daemon::start(&lab.router, setup)?;
     let background = Background::new(&lab);
     with_background(&background, || {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use flowproof_tests::daemon::{Backend, Daemon};
-use flowproof_tests::judge::ForwardJudge;
+use flowproof_tests::judge::PacketJudge;
 use flowproof_tests::lab::{self, Routed};
 use flowproof_tests::metrics::Metrics;
 
@@ -38,7 +38,7 @@ fn reload(test: &str, backend: Backend) -> Result<()> {
     }
     let lab = Routed::new()?;
     let _servers = serve(&lab)?;
-    let judge = ForwardJudge::new(
+    let judge = PacketJudge::forwarded(
         &lab.router,
         &[
             ("asks_there", "ip daddr 10.1.0.10 udp dport 7000-7999"),
