@@ -519,8 +519,8 @@ pub struct Times {
 }
 
 /// Silence after the first packet, in nanoseconds, that decides a flow whose answer is owed: late enough
-/// for the SYN retransmissions after 1 s and 3 s (RFC 6298), early enough to say so within 4 s.
-pub const DECIDE_AFTER: u64 = 3_500_000_000;
+/// for the SYN retransmissions after 1 s and 3 s (RFC 6298), early enough to say so within 4 s on a busy machine.
+pub const DECIDE_AFTER: u64 = 3_200_000_000;
 
 /// What an ICMP error says of the packet that it quotes; nothing if it does not say that the packet was
 /// stopped for good (fragmentation needed, packet too big: path MTU discovery, RFC 1191 and RFC 8201).

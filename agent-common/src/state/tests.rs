@@ -136,7 +136,7 @@ fn tcp_outcomes() {
         ("S> R>", Pending, &[]),
         ("S> 4s", Pending, &[]),
         ("S> SA< R>", ClosedAfterAnswer, &[Answered]),
-        // Silence is decided when the SYN was repeated, not before 3.5 s.
+        // Silence is decided when the SYN was repeated, not before 3.2 s.
         ("S> 1s S> 2s", Pending, &[]),
         ("S> 1s S> 2s S> 1s", NoAnswer, &[NoAnswer]),
         // A SYN-ACK that never arrives: the return path is blocked beyond this vantage.

@@ -13,7 +13,7 @@ use super::super::CaptureError;
 use super::program::{DECIDE, classifier};
 use super::{batch, failed, object};
 
-/// Nanoseconds between looks at the unverified flows: with the 3.5 s after which silence is decided, this
+/// Nanoseconds between looks at the unverified flows: with the 3.2 s after which silence is decided, this
 /// says `no_answer` within 4 s.
 const UNVERIFIED_INTERVAL: u64 = 200_000_000;
 /// Nanoseconds between looks at the verified flows, which only ever expire.

@@ -254,9 +254,9 @@ fn tcp_outcomes() {
     check(&[At(0, c(SYN)), Until(20_000)], &[], Pending);
     // Silence where a SYN is repeated.
     let silence = [At(0, c(SYN)), At(1_000, c(SYN)), At(3_000, c(SYN))];
-    check(&[&silence[..], &[Until(3_400)]].concat(), &[], Pending);
+    check(&[&silence[..], &[Until(3_150)]].concat(), &[], Pending);
     check(
-        &[&silence[..], &[Until(3_750)]].concat(),
+        &[&silence[..], &[Until(3_450)]].concat(),
         &["no_answer"],
         NoAnswer,
     );
