@@ -47,6 +47,8 @@ pub struct MatrixReading {
     pub findings: Findings,
     /// Ids of systems whose files have errors, as far as the ids could be read.
     pub faulty: BTreeSet<String>,
+    /// Whether a file has errors that hide even its system's id: any system could be the missing one.
+    pub nameless: bool,
 }
 
 impl Matrix {
@@ -133,6 +135,8 @@ fn read_source(
         if system.is_none() {
             reading.faulty.insert(id.to_string());
         }
+    } else if system.is_none() {
+        reading.nameless = true;
     }
     reading.matrix.systems.extend(system);
     reading.findings.append(reporter.finish());

@@ -128,7 +128,7 @@ impl SiteReader<'_> {
     fn find(&self, id: &str) -> Found {
         match self.reading.matrix.find_system(id) {
             Some(system) => Found::System(system),
-            None if self.reading.faulty.contains(id) => Found::Faulty,
+            None if self.reading.nameless || self.reading.faulty.contains(id) => Found::Faulty,
             None => Found::Nothing,
         }
     }

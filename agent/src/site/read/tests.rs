@@ -41,6 +41,16 @@ fn site(lines: &str) -> String {
     format!("site: hq\nsystems: [ras]\n{lines}")
 }
 
+/// A matrix file that can't even be parsed hides its system: the site is not to blame.
+#[test]
+fn an_unparsable_matrix_is_told_once() {
+    let reading = Matrix::read_text("ras.yaml", "system: [");
+    assert!(reading.findings.has_errors());
+    let site = Site::read_text("site.yaml", &site(BOUND), &reading);
+    assert!(!site.findings.has_errors(), "{:?}", site.findings);
+    assert!(site.site.is_none());
+}
+
 #[test]
 fn reads_a_site() {
     let reading = check(
