@@ -1,7 +1,7 @@
 //! Where the drop probe finds what it needs in the running kernel's structures. Rust kernel programs have
 //! no CO-RE relocations, so the daemon reads the offsets from BTF and hands them over before loading.
 
-/// Offsets in bytes; filled in from the running kernel's BTF. 44 bytes.
+/// Offsets in bytes; filled in from the running kernel's BTF. 52 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DropLayout {
@@ -19,6 +19,10 @@ pub struct DropLayout {
     pub skb_dev: u32,
     /// `sk_buff.sk`
     pub skb_sk: u32,
+    /// `sk_buff.__pkt_type_offset`, the byte whose low three bits say to whom the frame was sent
+    pub skb_packet_type: u32,
+    /// `sk_buff.skb_iif`, the interface that it came in by; 0 for what this host sends
+    pub skb_arrived_by: u32,
     /// `net_device.nd_net`
     pub dev_net: u32,
     /// `sock.__sk_common` and in it `skc_net`
@@ -29,7 +33,7 @@ pub struct DropLayout {
     /// host's as far as this daemon is concerned.
     pub watched_inode: u32,
 }
-const _: () = assert!(size_of::<DropLayout>() == 44);
+const _: () = assert!(size_of::<DropLayout>() == 52);
 
 /// Drop reasons that say nothing about the network, one bit each; filled in from
 /// the names in the kernel's BTF, whose numbers change from version to version.
@@ -62,3 +66,8 @@ impl IgnoredReasons {
 
 /// The reason of a packet that was used up, not dropped (`SKB_CONSUMED`, `net/dropreason-core.h`).
 pub const CONSUMED: u32 = 1;
+
+/// Low bits of [`DropLayout::skb_packet_type`] (`linux/if_packet.h`): `PACKET_HOST` is 0, and what is not
+/// sent to this host alone (broadcast 1, multicast 2, another host 3) is no loss to anyone when this host
+/// drops it.
+pub const PACKET_TYPE_MASK: u8 = 7;

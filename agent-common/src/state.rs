@@ -424,6 +424,10 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub fn after_drop(self, sender: Side) -> Self {
+        if self.to_group() {
+            // This host is one of many that it went to.
+            return self;
+        }
         if sender != self.initiator() && matches!(self.phase(), Phase::SynAck) {
             self.failed(Outcome::DroppedHere, self.initiator())
         } else {

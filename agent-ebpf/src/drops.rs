@@ -5,7 +5,7 @@
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use flowproof_common::drops::{CONSUMED, DropLayout, IgnoredReasons};
+use flowproof_common::drops::{CONSUMED, DropLayout, IgnoredReasons, PACKET_TYPE_MASK};
 use flowproof_common::key::FlowKey;
 use flowproof_common::packet::Fragment;
 use flowproof_common::parse::{self, Bytes, Outcome, ether_type};
@@ -27,6 +27,8 @@ static DROP_LAYOUT: DropLayout = DropLayout {
     skb_len: 0,
     skb_dev: 0,
     skb_sk: 0,
+    skb_packet_type: 0,
+    skb_arrived_by: 0,
     dev_net: 0,
     sock_net: 0,
     net_inode: 0,
@@ -90,7 +92,11 @@ pub(crate) fn fp_drop(ctx: BtfTracePointContext) -> i32 {
     }
     let skb = Kernel(ctx.arg::<usize>(0));
     let socket = skb.follow(layout.skb_sk);
-    if !is_watched(skb, socket, &layout) {
+    let for_others = matches!(
+        skb.read::<u8>(layout.skb_packet_type) & PACKET_TYPE_MASK,
+        1..=3
+    );
+    if for_others || !is_watched(skb, socket, &layout) {
         return 0;
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(2) else {
@@ -99,7 +105,9 @@ pub(crate) fn fp_drop(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the element is this CPU's own, and the kernel does not run this program inside itself.
     let scratch = unsafe { &mut *scratch };
     if read(skb, &layout, scratch) {
-        blame(scratch, socket.is_some(), reason);
+        // A packet that came in may have been given its socket early.
+        let sent_here = socket.is_some() && skb.read::<u32>(layout.skb_arrived_by) == 0;
+        blame(scratch, sent_here, reason);
     }
     0
 }

@@ -64,6 +64,8 @@ pub(super) fn facts() -> Result<DropFacts, String> {
         skb_len: offset("sk_buff", "len")?,
         skb_dev: offset("sk_buff", "dev")?,
         skb_sk: offset("sk_buff", "sk")?,
+        skb_packet_type: offset("sk_buff", "__pkt_type_offset")?,
+        skb_arrived_by: offset("sk_buff", "skb_iif")?,
         dev_net: offset("net_device", "nd_net")?,
         sock_net: offset("sock", "__sk_common")? + offset("sock_common", "skc_net")?,
         net_inode: offset("net", "ns")? + offset("ns_common", "inum")?,
