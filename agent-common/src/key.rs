@@ -62,9 +62,13 @@ impl FlowKey {
         } else {
             0
         };
+        // Between an address and itself the two ports of an echo are one identifier: only the type tells a
+        // reply from its request.
+        let is_reply = icmp_type != packet.icmp_type && packet.is_icmp();
         let source_first = packet.source.sorts_before(&packet.destination)
             || (packet.source == packet.destination
-                && packet.source_port <= packet.destination_port);
+                && packet.source_port <= packet.destination_port
+                && !is_reply);
         if source_first {
             (
                 Self {
@@ -149,3 +153,31 @@ pub struct FragmentPorts {
     pub zero: [u8; 3],
 }
 const _: () = assert!(size_of::<FragmentPorts>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol;
+
+    #[test]
+    fn a_host_that_pings_itself_has_two_sides() {
+        let own = Address::from_v4([127, 0, 0, 1]);
+        for (protocol, request, reply) in [(protocol::ICMP, 8, 0), (protocol::ICMPV6, 128, 129)] {
+            let message = |icmp_type| {
+                FlowKey::of(&Packet {
+                    source: own,
+                    destination: own,
+                    source_port: 7,
+                    destination_port: 7,
+                    protocol,
+                    icmp_type,
+                    ..Packet::default()
+                })
+            };
+            let (asked, asker) = message(request);
+            let (answered, answerer) = message(reply);
+            assert_eq!(asked, answered);
+            assert_eq!((asker, answerer), (Side::A, Side::B));
+        }
+    }
+}
