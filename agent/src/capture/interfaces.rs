@@ -8,7 +8,6 @@ use std::net::IpAddr;
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, Socket, SocketAddr, TokioSocket};
-use nix::net::if_::InterfaceFlags;
 
 use super::{CaptureError, Interface};
 use crate::config::InterfacePattern;
@@ -94,7 +93,8 @@ impl Selection {
     }
 }
 
-/// The addresses of this network namespace, those of loopback interfaces left out, sorted.
+/// The addresses of this network namespace, loopback addresses left out, sorted. An address that others know may well
+/// be on the loopback interface: a router's own, or the virtual one behind a load balancer.
 ///
 /// # Errors
 /// The kernel's list can't be read.
@@ -102,12 +102,12 @@ pub fn own_addresses() -> Result<Vec<IpAddr>, CaptureError> {
     let list = nix::ifaddrs::getifaddrs()
         .map_err(|error| failed("listing this host's addresses", &error))?;
     let mut addresses: Vec<IpAddr> = list
-        .filter(|entry| !entry.flags.contains(InterfaceFlags::IFF_LOOPBACK))
         .filter_map(|entry| {
             let address = entry.address?;
             let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
             v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
         })
+        .filter(|address| !address.is_loopback())
         .collect();
     addresses.sort_unstable();
     addresses.dedup();
