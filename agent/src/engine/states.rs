@@ -150,7 +150,9 @@ impl<'a> States<'a> {
     #[must_use]
     pub fn of(&self, key: ServiceKey, totals: &SlotTotals) -> Finding {
         let matrix = &self.view.matrix.compiled.matrix;
-        let vantage: Vantage = self.sightline.of(key.system, matrix.requirement(key));
+        let vantage: Vantage =
+            self.sightline
+                .of(key.system, matrix.requirement(key), matrix.service(key));
         let member = MemberId::of(&matrix.service_id(key));
         let notes = self
             .view

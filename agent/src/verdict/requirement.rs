@@ -310,6 +310,8 @@ pub enum Blind {
     OtherHost,
     /// Both ends are outside of what the site file says is seen here.
     Elsewhere,
+    /// It keeps up the link itself (IGMP, neighbour and listener discovery), which is never judged.
+    LinkUpkeep,
 }
 
 /// Why a state is as it is.
@@ -335,6 +337,7 @@ impl Cause {
             Self::Blind(Blind::NoServices) => "no_services",
             Self::Blind(Blind::OtherHost) => "other_host",
             Self::Blind(Blind::Elsewhere) => "not_captured_here",
+            Self::Blind(Blind::LinkUpkeep) => "link_upkeep",
         }
     }
 }

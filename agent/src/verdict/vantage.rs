@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
+use flowproof_common::protocol;
 use ipnet::IpNet;
 
 use super::requirement::{Blind, Vantage};
 use crate::matrix::compiled::{BoundRole, Compiled};
-use crate::matrix::{Binding, BuiltInRole, Requirement, RoleRef, SystemIndex};
+use crate::matrix::{Binding, BuiltInRole, Protocol, Requirement, RoleRef, Service, SystemIndex};
 
 /// Which roles have addresses, and which of these are where packets are captured.
 #[derive(Clone, Debug)]
@@ -50,9 +51,18 @@ impl Sightline {
         }
     }
 
-    /// What could have been seen of the flows of a requirement.
+    /// What could have been seen of the flows of a requirement's service.
     #[must_use]
-    pub fn of(&self, system: SystemIndex, requirement: &Requirement) -> Vantage {
+    pub fn of(&self, system: SystemIndex, requirement: &Requirement, service: Service) -> Vantage {
+        match self.of_any_service(system, requirement) {
+            Vantage::Clear | Vantage::Lossy if is_link_upkeep(service) => {
+                Vantage::Blind(Blind::LinkUpkeep)
+            }
+            vantage => vantage,
+        }
+    }
+
+    fn of_any_service(&self, system: SystemIndex, requirement: &Requirement) -> Vantage {
         let ends = [requirement.from, requirement.to];
         let mut elsewhere = self.seen.is_some();
         let mut problem = requirement.services.is_empty().then_some(Blind::NoServices);
@@ -91,6 +101,21 @@ impl Sightline {
     }
 }
 
+/// Whether the service is nothing but upkeep of the link, which is never judged.
+fn is_link_upkeep(service: Service) -> bool {
+    let number = service.protocol().number();
+    match (service.protocol(), service.first().zip(service.last())) {
+        (Protocol::Icmp | Protocol::Icmpv6, Some((first, last))) => (first..=last).all(|kind| {
+            u8::try_from(kind).is_ok_and(|kind| protocol::is_link_upkeep(number, kind))
+        }),
+        // Without a type the two cover echo, and no port makes anything upkeep.
+        (Protocol::Icmp | Protocol::Icmpv6, None) => false,
+        (Protocol::Tcp | Protocol::Udp | Protocol::Vrrp | Protocol::Other(_), _) => {
+            protocol::is_link_upkeep(number, 0)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -114,6 +139,9 @@ requirements:
   - {id: nobody, from: web, to: unknown, services: [tcp/1]}
   - {id: portless, from: web, to: db, services: []}
   - {id: call, from: web, to: broadcast, services: [udp/1]}
+  - {id: member, from: web, to: any, services: [igmp]}
+  - {id: neighbour, from: web, to: any, services: [icmpv6/130-137]}
+  - {id: more, from: web, to: any, services: [icmpv6/128-137]}
 ";
 
     fn vantages(site: &str, lossy: bool) -> Vec<Vantage> {
@@ -129,7 +157,14 @@ requirements:
         content
             .requirements
             .iter()
-            .map(|requirement| sightline.of(system, requirement))
+            .map(|requirement| {
+                let service = requirement.services.first().copied();
+                // A requirement without services has none to ask about; its state takes no service either.
+                service.map_or_else(
+                    || sightline.of_any_service(system, requirement),
+                    |service| sightline.of(system, requirement, service),
+                )
+            })
             .collect()
     }
 
@@ -148,6 +183,7 @@ requirements:
             let mut expected = vec![open];
             expected.extend(blind);
             expected.push(open);
+            expected.extend([B(Blind::LinkUpkeep), B(Blind::LinkUpkeep), open]);
             assert_eq!(vantages(SITE, lossy), expected);
         }
     }

@@ -135,7 +135,6 @@ impl Judged {
         let mut rows = Vec::new();
         for &system in &self.deployed {
             for (index, requirement) in self.matrix().system(system).indexed_requirements() {
-                let vantage = sightline.of(system, requirement);
                 let mut findings = Vec::with_capacity(requirement.services.len());
                 let mut services = Vec::with_capacity(requirement.services.len());
                 for (service, value) in requirement.indexed_services() {
@@ -146,6 +145,7 @@ impl Judged {
                     };
                     let observation: Observation =
                         observations.get(&key).copied().unwrap_or_default();
+                    let vantage = sightline.of(system, requirement, value);
                     let finding = observation.finding(vantage);
                     services.push(ServiceLine::new(value, &finding, &observation));
                     findings.push(finding);
