@@ -320,9 +320,16 @@ impl State {
         let phase = self.phase();
         if flags & tcp::RST != 0 {
             return match (phase, from_initiator) {
-                (Phase::SynSent | Phase::SynAck, false) => self
-                    .with_phase(Phase::Closed)
-                    .with_outcome(Outcome::Refused),
+                // After a drop here or an ICMP error it is the same refusal told twice: a packet filter that
+                // rejects on loopback drops the SYN before its RST goes out.
+                (Phase::SynSent | Phase::SynAck, false) => {
+                    let state = self.with_phase(Phase::Closed);
+                    if self.is_open() {
+                        state.with_outcome(Outcome::Refused)
+                    } else {
+                        state
+                    }
+                }
                 // The SYN-ACK reached an initiator that no longer wanted it (the loser of a happy-eyeballs
                 // race, RFC 8305): the way works in both directions.
                 (Phase::SynAck, true) => self.answered().closed(),
@@ -408,15 +415,20 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub fn failed(self, outcome: Outcome, sender: Side) -> Self {
-        let open = matches!(
-            self.outcome(),
-            Outcome::Pending | Outcome::NoAnswer | Outcome::OneWay
-        );
-        if open && sender == self.initiator() && !self.joined_midway() {
+        if self.is_open() && sender == self.initiator() && !self.joined_midway() {
             self.with_outcome(outcome)
         } else {
             self
         }
+    }
+
+    /// Whether nobody has said yet what became of the flow.
+    #[inline(always)]
+    const fn is_open(self) -> bool {
+        matches!(
+            self.outcome(),
+            Outcome::Pending | Outcome::NoAnswer | Outcome::OneWay
+        )
     }
 
     /// The state after this host's kernel dropped a packet that `sender` sent. A dropped SYN-ACK is a

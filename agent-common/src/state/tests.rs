@@ -158,6 +158,10 @@ fn tcp_outcomes() {
         ("S> SA< A> drop>", Answered, &[Answered]),
         // The refusal's own packet is dropped after the RST went out.
         ("S> RA< drop>", Refused, &[Refused]),
+        // On loopback before: the same refusal, told twice.
+        ("S> drop> RA<", DroppedHere, &[DroppedHere]),
+        ("S> 3.13> RA<", Prohibited, &[Prohibited]),
+        ("S> S> 4s RA<", Refused, &[NoAnswer, Refused]),
         // Open before the capture: answered once both sides were heard; never blocked.
         ("!A>", Pending, &[]),
         ("!A> A<", Answered, &[Answered]),
