@@ -168,6 +168,8 @@ pub struct NearMisses {
     by_pair: Map<(BoundRole, RoleRef)>,
     by_responder: Map<BoundRole>,
     by_initiator: Map<BoundRole>,
+    /// Of VRRP: its groups have no role of their own, they are the responder of all of these.
+    vrrp: Entries,
     deployed: Vec<SystemIndex>,
 }
 
@@ -211,7 +213,8 @@ impl NearMisses {
             .by_pair
             .values_mut()
             .chain(index.by_responder.values_mut())
-            .chain(index.by_initiator.values_mut());
+            .chain(index.by_initiator.values_mut())
+            .chain([&mut index.vrrp]);
         for entries in all {
             entries.finish();
         }
@@ -229,6 +232,9 @@ impl NearMisses {
             .push(entry);
         self.by_responder.entry(to).or_default().0.push(entry);
         self.by_initiator.entry(from).or_default().0.push(entry);
+        if entry.protocol == protocol::VRRP {
+            self.vrrp.0.push(entry);
+        }
     }
 
     /// What a flow between addresses with these roles nearly met. Only of use for a flow that nothing covers.
@@ -271,6 +277,9 @@ impl NearMisses {
                     search.same_service(entries, Kind::OtherDestination);
                 }
             }
+        }
+        if asked.protocol == protocol::VRRP && asked.responder.is_group() {
+            search.same_service(&self.vrrp, Kind::OtherSource);
         }
         search.finish()
     }
@@ -640,6 +649,11 @@ mod tests {
             &["a client server vrrp"],
             &format!("{SERVER} {CLIENT} vrrp"),
             &["reversed a#vrrp"],
+        );
+        check(
+            &["a client server vrrp"],
+            &format!("{SERVER} 224.0.0.18 vrrp"),
+            &["other_source a#vrrp"],
         );
     }
 
