@@ -7,6 +7,7 @@ pub mod engine;
 pub mod export;
 pub mod finding;
 pub mod flow;
+pub mod import;
 pub mod matrix;
 pub mod site;
 pub mod verdict;

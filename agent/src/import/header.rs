@@ -1,0 +1,358 @@
+//! What the columns of a table mean: by the words of the header, corrected by what stands in the cells where the two
+//! disagree. Headers are shifted, fused with the first row, printed twice, or say `Type` for the transport.
+
+use super::block::Row;
+use super::direction;
+use super::endpoint;
+use super::fold::words;
+use super::ports::Ports;
+use super::vocabulary;
+use crate::matrix::{Direction, Protocol};
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// The end that the row is about, mostly the initiator.
+    Source,
+    /// The other end.
+    Destination,
+    /// Both ends with an arrow between them.
+    Ends,
+    /// Ports of the responder, perhaps with their transports.
+    Port,
+    /// Ports of the initiator, which a matrix does not hold.
+    SourcePort,
+    /// Transports.
+    Protocol,
+    /// Application protocols.
+    Application,
+    /// Who initiates.
+    Direction,
+    /// What it is for.
+    Purpose,
+    /// Whether it is needed.
+    Necessity,
+    /// A cloud provider's name for the destination's addresses.
+    ServiceTag,
+    /// Anything else.
+    Other,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Column {
+    /// What it holds.
+    pub(super) kind: Kind,
+    /// Its header as printed.
+    pub(super) title: String,
+    /// Transports that the header names: `Outbound TCP port`.
+    pub(super) protocols: Vec<Protocol>,
+}
+
+/// Share of a column's cells, in percent, that must agree before the cells overrule the header.
+const AGREEMENT: usize = 60;
+/// Longest header cell in words.
+const HEADER_WORDS: usize = 7;
+
+/// Words of headers in order of precedence: `Destination port` is a port, `Source address` a source.
+const VOCABULARY: &[(Kind, &[&str])] = &[
+    (Kind::ServiceTag, &["service tag", "service tags"]),
+    (Kind::SourcePort, &["source port", "source ports", "src port", "local port", "client port", "ephemeral port"]),
+    (Kind::Port, &["port", "ports", "portnummer", "puerto"]),
+    (Kind::Direction, &["direction", "initiation", "inbound outbound", "in out", "richtung", "sens"]),
+    (Kind::Protocol, &["protocol", "protocols", "transport", "type", "tcp udp", "proto", "protokoll", "protocole", "layer 4"]),
+    (Kind::Application, &["application protocol", "application", "app", "service name"]),
+    (Kind::Necessity, &["required", "mandatory", "optional", "necessity", "requirement level"]),
+    (
+        Kind::Purpose,
+        &[
+            "purpose", "description", "usage", "use", "notes", "note", "comment", "comments", "remark", "remarks", "details", "reason", "function",
+            "explanation", "used for", "needed for", "required for", "functionality", "justification", "zweck", "beschreibung", "verwendung", "bemerkung",
+        ],
+    ),
+    (Kind::Source, &["source", "sources", "from", "initiator", "origin", "originator", "src", "sender", "initiated by", "quelle", "von", "client"]),
+    (
+        Kind::Destination,
+        &[
+            "destination", "destinations", "to", "target", "targets", "host", "hosts", "hostname", "url", "urls", "fqdn", "fqdns", "address", "addresses",
+            "domain", "domains", "dest", "dst", "receiver", "responder", "listener", "endpoint", "endpoints", "server", "ziel", "nach", "dns name", "ip",
+        ],
+    ),
+    (Kind::Application, &["service", "services"]),
+];
+
+fn kind(cell: &str) -> Option<Kind> {
+    let words = words(cell);
+    if words.is_empty() || words.split(' ').count() > HEADER_WORDS {
+        return None;
+    }
+    let padded = format!(" {words} ");
+    VOCABULARY
+        .iter()
+        .find(|(_, list)| list.iter().any(|word| padded.contains(&format!(" {word} "))))
+        .map(|(kind, _)| *kind)
+}
+
+/// Whether a row names columns.
+pub(super) fn is_header(cells: &[String]) -> bool {
+    let filled: Vec<&str> = cells.iter().map(|cell| cell.trim()).filter(|cell| !cell.is_empty()).collect();
+    let digits = filled.iter().any(|cell| {
+        let ports = Ports::parse(cell);
+        ports.has_ranges() || endpoint::is_names(cell)
+    });
+    if digits || filled.len() < 2 {
+        return false;
+    }
+    let mut kinds: Vec<Kind> = filled.iter().filter_map(|cell| kind(cell)).collect();
+    let recognised = kinds.len();
+    kinds.sort();
+    kinds.dedup();
+    let bare_transport = filled.iter().filter(|cell| vocabulary::protocol(cell).is_some()).count();
+    let telling = kinds.iter().any(|kind| matches!(kind, Kind::Source | Kind::Destination | Kind::Port | Kind::Protocol | Kind::Direction));
+    telling && kinds.len() >= 2 && recognised * 5 >= filled.len() * 2 && bare_transport < recognised
+}
+
+/// The columns that a header row names.
+pub(super) fn columns(cells: &[String]) -> Vec<Column> {
+    cells
+        .iter()
+        .map(|cell| {
+            let words = words(cell);
+            Column {
+                kind: kind(cell).unwrap_or(Kind::Other),
+                title: super::fold::without_markup(cell),
+                protocols: words.split(' ').filter_map(vocabulary::protocol).filter(|protocol| protocol.has_ports()).collect(),
+            }
+        })
+        .collect()
+}
+
+/// A header that was run together with the first row: each cell begins with a word of a header. Gives the two rows.
+pub(super) fn fused(cells: &[String]) -> Option<(Vec<String>, Vec<String>)> {
+    let mut header = Vec::with_capacity(cells.len());
+    let mut data = Vec::with_capacity(cells.len());
+    let mut both = 0;
+    for cell in cells {
+        let cell = cell.trim();
+        let (first, rest) = cell.split_once(char::is_whitespace).unwrap_or((cell, ""));
+        if kind(first).is_some() {
+            both += usize::from(!rest.trim().is_empty());
+            header.push(first.to_owned());
+            data.push(rest.trim().to_owned());
+        } else if cell.is_empty() {
+            header.push(String::new());
+            data.push(String::new());
+        } else {
+            return None;
+        }
+    }
+    (both >= 3 && is_header(&header)).then_some((header, data))
+}
+
+/// Adds a second header row below the first: `Ports` over `TCP` and `UDP`.
+pub(super) fn second(columns: &mut [Column], cells: &[String]) -> bool {
+    let filled: Vec<&str> = cells.iter().map(|cell| cell.trim()).filter(|cell| !cell.is_empty()).collect();
+    let names_columns = |cell: &&str| vocabulary::protocol(cell).is_some() || kind(cell).is_some();
+    let repeated = |index: usize, cell: &str| columns.get(index).is_some_and(|column| column.title == super::fold::without_markup(cell));
+    let new: Vec<&str> = cells.iter().enumerate().filter(|(index, cell)| !cell.trim().is_empty() && !repeated(*index, cell)).map(|(_, cell)| cell.trim()).collect();
+    if filled.is_empty() || new.is_empty() || !new.iter().all(names_columns) || cells.len() > columns.len() {
+        return false;
+    }
+    // One transport alone is a value of a row whose other cells are blank.
+    let ports = columns.iter().filter(|column| column.kind == Kind::Port).count();
+    if ports < 2 && !new.iter().all(|cell| kind(cell).is_some()) {
+        return false;
+    }
+    for (column, cell) in columns.iter_mut().zip(cells) {
+        let cell = cell.trim();
+        if let Some(protocol) = vocabulary::protocol(cell) {
+            if column.kind == Kind::Port || column.kind == Kind::Other {
+                column.kind = Kind::Port;
+                column.protocols = vec![protocol];
+            }
+        } else if column.kind == Kind::Other
+            && let Some(kind) = kind(cell)
+        {
+            column.kind = kind;
+        }
+    }
+    true
+}
+
+/// Shares of a column's filled cells, in percent.
+#[derive(Default)]
+struct Profile {
+    filled: usize,
+    ports: usize,
+    protocols: usize,
+    applications: usize,
+    directions: usize,
+    arrows: usize,
+    names: usize,
+}
+
+impl Profile {
+    fn of(rows: &[&Row], column: usize) -> Self {
+        let mut profile = Self::default();
+        for row in rows.iter().take(200) {
+            let Some(cell) = row.cells.get(column).map(|cell| cell.trim()).filter(|cell| !cell.is_empty()) else {
+                continue;
+            };
+            profile.filled += 1;
+            if direction::ends(cell).is_some() {
+                profile.arrows += 1;
+                continue;
+            }
+            let short = cell.split_whitespace().count() <= 12;
+            let ports = Ports::parse(cell);
+            profile.ports += usize::from(ports.is_clean() && ports.has_ranges());
+            profile.protocols += usize::from(ports.is_clean() && !ports.protocols().is_empty());
+            profile.applications += usize::from(ports.is_clean() && !ports.applications.is_empty());
+            profile.directions += usize::from(short && !ports.is_clean() && direction::parse(cell).is_some());
+            profile.names += usize::from(endpoint::is_names(cell));
+        }
+        profile
+    }
+
+    fn is(&self, count: usize) -> bool {
+        self.filled > 0 && count * 100 >= self.filled * AGREEMENT
+    }
+}
+
+/// Corrects columns by what stands in them. Gives what is to be said of it.
+pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
+    let width = rows.iter().map(|row| row.cells.len()).max().unwrap_or(0);
+    let named = columns.len();
+    while columns.len() < width.min(named + 8) {
+        columns.push(Column {
+            kind: Kind::Other,
+            title: String::new(),
+            protocols: Vec::new(),
+        });
+    }
+    let mut doubts = Vec::new();
+    let profiles: Vec<Profile> = (0..columns.len()).map(|column| Profile::of(rows, column)).collect();
+    let has_ports = columns.iter().zip(&profiles).any(|(column, profile)| column.kind == Kind::Port && (profile.is(profile.ports) || profile.filled == 0));
+    for (column, profile) in columns.iter_mut().zip(&profiles) {
+        let movable = matches!(column.kind, Kind::Other | Kind::Port | Kind::Protocol | Kind::Application);
+        let found = if profile.filled == 0 {
+            continue;
+        } else if profile.is(profile.arrows) {
+            Kind::Ends
+        } else if column.kind == Kind::Other && profile.is(profile.directions) {
+            Kind::Direction
+        } else if !movable {
+            continue;
+        } else if profile.is(profile.ports) && (column.kind != Kind::Other || !has_ports) {
+            Kind::Port
+        } else if profile.is(profile.protocols) && profile.ports * 2 < profile.filled {
+            Kind::Protocol
+        } else if profile.is(profile.applications) && profile.ports * 2 < profile.filled {
+            Kind::Application
+        } else if column.kind == Kind::Application && !profile.is(profile.applications) {
+            // `Service` is as often what it is for.
+            Kind::Purpose
+        } else {
+            continue;
+        };
+        if found != column.kind {
+            if found != Kind::Application && !matches!((column.kind, found), (Kind::Application, _) | (Kind::Protocol, Kind::Port)) {
+                doubts.push(format!("the column `{}` is read by its cells, as {}", column.title, found.name()));
+            }
+            column.kind = found;
+        }
+    }
+    // Without a destination column, a column of names is one.
+    let lacks = |columns: &[Column], kind| !columns.iter().any(|column| column.kind == kind || column.kind == Kind::Ends);
+    if lacks(columns, Kind::Destination)
+        && let Some(column) = (0..columns.len()).find(|index| columns[*index].kind == Kind::Other && profiles[*index].is(profiles[*index].names))
+    {
+        doubts.push(format!("the column `{}` is read by its cells, as the destination", columns[column].title));
+        columns[column].kind = Kind::Destination;
+    }
+    doubts
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Source => "the source",
+            Self::Destination => "the destination",
+            Self::Ends => "both ends",
+            Self::Port => "ports",
+            Self::SourcePort => "the initiator's ports",
+            Self::Protocol => "the transport",
+            Self::Application => "the application",
+            Self::Direction => "the direction",
+            Self::Purpose => "the purpose",
+            Self::Necessity => "the necessity",
+            Self::ServiceTag => "the service tag",
+            Self::Other => "something else",
+        }
+    }
+}
+
+/// Whether a header word names the direction of what stands in its column.
+pub(super) fn direction_of(title: &str) -> Option<Direction> {
+    direction::parse(title).filter(|direction| *direction != Direction::Both)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cells(text: &str) -> Vec<String> {
+        text.split('|').map(|cell| cell.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn recognises_headers() {
+        let check = |text: &str, expect| assert_eq!(is_header(&cells(text)), expect, "{text}");
+        check("Source | Destination | Port | Usage", true);
+        check("From | To | Protocol/Port | Notes", true);
+        check("Initiator | Target host | Port(s)", true);
+        check("URL | Port", true);
+        check("Protocol | Туре | Port", true);
+        check("Address | | Purpose | Service tag", true);
+        check("Course | Destination | Duetecolo | Douto | Description", true);
+        check("Quelle | Ziel | Port | Beschreibung", true);
+        check("Client | Server | TCP | 443", false);
+        check("Client | Server", true);
+        check("a | b | c", false);
+        check("Gateway | Web host | TCP", false);
+        check("Name | Owner", false);
+    }
+
+    #[test]
+    fn names_columns() {
+        let kinds = |text: &str| columns(&cells(text)).into_iter().map(|column| column.kind).collect::<Vec<_>>();
+        assert_eq!(
+            kinds("Source IP | Source port | Destination | Destination port | Protocol"),
+            [Kind::Source, Kind::SourcePort, Kind::Destination, Kind::Port, Kind::Protocol]
+        );
+        assert_eq!(kinds("Owner / Usage | Direction | Foo"), [Kind::Purpose, Kind::Direction, Kind::Other]);
+        assert_eq!(columns(&cells("Outbound TCP port"))[0].protocols, [Protocol::Tcp]);
+    }
+
+    #[test]
+    fn splits_fused_headers() {
+        let (header, data) = fused(&cells("Source A b | Destination C | Protocols TCP, UDP | Ports 1")).unwrap();
+        assert_eq!(header, cells("Source | Destination | Protocols | Ports"));
+        assert_eq!(data, cells("A b | C | TCP, UDP | 1"));
+        assert!(fused(&cells("Source | Destination | Port")).is_none());
+        assert!(fused(&cells("From A | To B | x")).is_none());
+    }
+
+    #[test]
+    fn cells_overrule_the_header() {
+        let rows: Vec<Row> = ["A → B | TCP (HTTPS) | 443 | Outbound connection", "B ← C | TCP | 80 | Inbound"]
+            .into_iter()
+            .map(|text| Row { line: 1, cells: cells(text) })
+            .collect();
+        let rows: Vec<&Row> = rows.iter().collect();
+        let mut found = columns(&cells("Protocol | Allow Port | Port Number | Network"));
+        refine(&mut found, &rows);
+        let kinds: Vec<Kind> = found.into_iter().map(|column| column.kind).collect();
+        assert_eq!(kinds, [Kind::Ends, Kind::Protocol, Kind::Port, Kind::Direction]);
+    }
+}

@@ -1,0 +1,1179 @@
+//! Rows to requirements. A row of a damaged table inherits from the rows above it, continues them, holds several of them,
+//! or has its cells in the wrong columns; every such reading becomes a doubt of what was taken.
+
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+
+use super::block::{Block, Document, Row, Table};
+use super::direction;
+use super::endpoint::{self, Cell, Endpoint};
+use super::fold::{squeeze, without_markup, words};
+use super::header::{self, Column, Kind};
+use super::ports::{self, Ports};
+use super::vocabulary::Application;
+use super::{MAX_REQUIREMENTS, vocabulary};
+use crate::matrix::{BuiltInRole, Direction, Necessity, Protocol, Service};
+
+/// One end of a requirement: an index into [`Interpretation::ends`], so that a name that goes on in a later line is
+/// completed for all rows that have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum End {
+    /// The document does not name it.
+    Unknown,
+    /// A built-in role.
+    BuiltIn(BuiltInRole),
+    /// A named end.
+    Named(usize),
+}
+
+/// A requirement that was made out.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) from: End,
+    pub(super) to: End,
+    pub(super) services: Vec<Service>,
+    pub(super) direction: Direction,
+    pub(super) necessity: Necessity,
+    pub(super) application: Option<String>,
+    pub(super) purpose: String,
+    pub(super) section: String,
+    pub(super) row: u32,
+    /// Index of its row in [`Interpretation::printed`].
+    pub(super) at: usize,
+    pub(super) doubts: Vec<String>,
+}
+
+/// A row or line as printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Printed {
+    /// Where.
+    pub(super) line: u32,
+    /// Cells joined by ` | `.
+    pub(super) text: String,
+    /// Whether a requirement was made of it.
+    pub(super) taken: bool,
+}
+
+/// What a document says.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Interpretation {
+    pub(super) ends: Vec<Endpoint>,
+    pub(super) found: Vec<Found>,
+    /// All text, in the order of printing.
+    pub(super) printed: Vec<Printed>,
+    /// Tables without a recognisable header, by their first line.
+    pub(super) headless: Vec<u32>,
+    /// Whether requirements were left out because there are too many.
+    pub(super) truncated: bool,
+}
+
+/// Reads all tables of a document.
+pub(super) fn interpret(document: &Document) -> Interpretation {
+    // Names that are known from elsewhere in the document help to take apart what was run together, so that it is read
+    // twice: once for the names.
+    let mut known: Known = Known::default();
+    for block in &document.blocks {
+        if let Block::Heading(line) = block {
+            known.insert(&line.text, true);
+        }
+    }
+    let first = Reader::new(document, &known).read();
+    for found in &first.found {
+        let fused = found.doubts.iter().any(|doubt| doubt.starts_with(FUSED));
+        for end in [found.from, found.to] {
+            if let End::Named(index) = end
+                && !fused
+            {
+                known.insert(&first.ends[index].title, false);
+            }
+        }
+    }
+    Reader::new(document, &known).read()
+}
+
+const FUSED: &str = "several rows are run together";
+
+/// Names of components that the document has in full.
+#[derive(Debug, Default)]
+struct Known {
+    keys: HashSet<String>,
+    longest: usize,
+}
+
+impl Known {
+    /// Single words are too easily pieces of a name, unless they stand as a heading.
+    fn insert(&mut self, title: &str, heading: bool) {
+        let key = words(title);
+        let count = key.split(' ').count();
+        if !key.is_empty() && count <= 8 && (heading || count >= 2) {
+            self.longest = self.longest.max(count);
+            self.keys.insert(key);
+        }
+    }
+
+    fn contains(&self, title: &str) -> bool {
+        self.keys.contains(&words(title))
+    }
+
+    /// Takes a cell apart into as many known names as there are; at most one piece may be unknown.
+    fn segments(&self, text: &str) -> Vec<String> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        // For every number of words: most known pieces, without and with an unknown piece, and where the last began.
+        type Best = Option<(usize, usize, bool)>;
+        let mut best: Vec<[Best; 2]> = vec![[None, None]; words.len() + 1];
+        best[0][0] = Some((0, 0, false));
+        for end in 1..=words.len() {
+            for start in end.saturating_sub(self.longest.max(8))..end {
+                let piece = words[start..end].join(" ");
+                let is_known = self.contains(&piece);
+                for state in 0..2 {
+                    let Some((count, _, _)) = best[start][state] else {
+                        continue;
+                    };
+                    let (next, value) = if is_known { (state, count + 1) } else if state == 0 { (1, count) } else { continue };
+                    if best[end][next].is_none_or(|(other, _, _)| value > other) {
+                        best[end][next] = Some((value, start, state == 1));
+                    }
+                }
+            }
+        }
+        let last = &best[words.len()];
+        let known_pieces = |entry: Best| entry.map_or(0, |(count, _, _)| count);
+        let mut state = usize::from(known_pieces(last[1]) > known_pieces(last[0]));
+        if known_pieces(last[state]) == 0 {
+            return vec![squeeze(text)];
+        }
+        let mut pieces = Vec::new();
+        let mut end = words.len();
+        while end > 0 {
+            let Some((_, start, before)) = best[end][state] else {
+                return vec![squeeze(text)];
+            };
+            pieces.push(words[start..end].join(" "));
+            state = usize::from(before);
+            end = start;
+        }
+        pieces.reverse();
+        pieces
+    }
+}
+
+/// Cells of one row, by meaning.
+#[derive(Debug, Default)]
+struct Parts {
+    source: String,
+    destination: String,
+    aliases: Vec<String>,
+    ends: String,
+    protocol: String,
+    ports: Vec<(String, Vec<Protocol>)>,
+    application: String,
+    direction: String,
+    purpose: String,
+    necessity: String,
+    tag: String,
+    /// Title of the column, and the cell.
+    others: Vec<(String, String)>,
+    hint: Option<Direction>,
+    source_port: String,
+}
+
+/// What later rows inherit.
+#[derive(Debug, Clone, Default)]
+struct Above {
+    source: Option<End>,
+    destination: Option<End>,
+    protocols: Vec<Protocol>,
+    services: Vec<Service>,
+    application: Option<String>,
+    direction: Direction,
+    /// Requirements of the last row.
+    last: std::ops::Range<usize>,
+    /// Whether the last row printed a source.
+    printed_source: bool,
+    /// How many cells the last row had, and where a gap was put into it.
+    gap: Option<(usize, usize)>,
+}
+
+struct Reader<'a> {
+    document: &'a Document,
+    known: &'a Known,
+    out: Interpretation,
+    section: String,
+    /// The nearest heading that can be the name of a component.
+    subject: Option<String>,
+    /// What a sentence before the table says of it.
+    lead: Lead,
+    columns: Vec<Column>,
+    column_doubts: Vec<String>,
+    above: Above,
+    row: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Lead {
+    subject: Option<String>,
+    optional: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(document: &'a Document, known: &'a Known) -> Self {
+        Self {
+            document,
+            known,
+            out: Interpretation::default(),
+            section: document.title.clone().unwrap_or_default(),
+            subject: None,
+            lead: Lead::default(),
+            columns: Vec::new(),
+            column_doubts: Vec::new(),
+            above: Above::default(),
+            row: 0,
+        }
+    }
+
+    fn read(mut self) -> Interpretation {
+        let document = self.document;
+        for block in &document.blocks {
+            match block {
+                Block::Heading(line) => {
+                    self.heading(&line.text);
+                    self.leave(line.number, &line.text);
+                }
+                Block::Text(line) | Block::Item(line) => {
+                    let lead = lead(&line.text);
+                    if lead.subject.is_some() || lead.optional {
+                        self.lead = lead;
+                    }
+                    self.leave(line.number, &line.text);
+                }
+                Block::Table(table) => self.table(table),
+            }
+        }
+        self.out
+    }
+
+    fn leave(&mut self, line: u32, text: &str) {
+        if !text.trim().is_empty() {
+            self.out.printed.push(Printed {
+                line,
+                text: squeeze(text),
+                taken: false,
+            });
+        }
+    }
+
+    fn take_row(&mut self, row: &Row) {
+        self.out.printed.push(Printed {
+            line: row.line,
+            text: printed(row),
+            taken: true,
+        });
+    }
+
+    fn leave_row(&mut self, row: &Row) {
+        self.leave(row.line, &printed(row));
+    }
+
+    fn heading(&mut self, text: &str) {
+        let text = squeeze(text);
+        if text.is_empty() {
+            return;
+        }
+        if is_component(&text) {
+            self.subject = Some(text.clone());
+        }
+        self.section = text;
+        self.lead = Lead::default();
+        self.row = 0;
+    }
+
+    fn table(&mut self, table: &Table) {
+        if table.strict {
+            self.columns.clear();
+            self.above = Above::default();
+        }
+        let rows = &table.rows;
+        let mut index = 0;
+        let mut headless = true;
+        while index < rows.len() {
+            let row = &rows[index];
+            if row.is_blank() {
+                index += 1;
+                continue;
+            }
+            if header::is_header(&row.cells) {
+                self.leave_row(row);
+                self.head(&row.cells, &rows[index + 1..]);
+                headless = false;
+                index += 1;
+                if let Some(next) = rows.get(index)
+                    && table.strict
+                    && header::second(&mut self.columns, &next.cells)
+                {
+                    self.leave_row(next);
+                    let below: Vec<&Row> = data_rows(&rows[index + 1..]);
+                    self.column_doubts.extend(header::refine(&mut self.columns, &below));
+                    index += 1;
+                }
+                continue;
+            }
+            if let Some((head, data)) = header::fused(&row.cells) {
+                self.head(&head, &rows[index + 1..]);
+                headless = false;
+                self.column_doubts.push("the header is run together with the first row".to_owned());
+                self.data(
+                    &Row {
+                        line: row.line,
+                        cells: data,
+                    },
+                    table,
+                );
+                self.column_doubts.pop();
+                index += 1;
+                continue;
+            }
+            let heads_next = rows[index + 1..].iter().find(|row| !row.is_blank()).is_some_and(|next| header::is_header(&next.cells));
+            if heads_next && !row.filled().any(|(_, cell)| Ports::parse(cell).has_ranges()) {
+                let title = joined(row);
+                self.heading(&title);
+                self.leave_row(row);
+            } else if self.columns.is_empty() {
+                self.leave_row(row);
+            } else if self.is_section(row, table.strict) {
+                let title = row.filled().next().map(|(_, cell)| without_markup(cell)).unwrap_or_default();
+                self.heading(&title);
+                self.above = Above {
+                    last: 0..0,
+                    ..Above::default()
+                };
+                self.leave_row(row);
+            } else {
+                headless = false;
+                self.data(row, table);
+            }
+            index += 1;
+        }
+        if headless && let Some(first) = rows.first() && rows.iter().any(|row| row.filled().count() >= 2) && self.columns.is_empty() {
+            self.out.headless.push(first.line);
+        }
+    }
+
+    /// Takes a header for the rows below it, up to the next header.
+    fn head(&mut self, cells: &[String], below: &[Row]) {
+        let end = below.iter().position(|row| header::is_header(&row.cells)).unwrap_or(below.len());
+        let rows = data_rows(&below[..end]);
+        self.columns = header::columns(cells);
+        self.column_doubts = header::refine(&mut self.columns, &rows);
+        self.above = Above::default();
+        self.row = 0;
+    }
+
+    /// A row that names what the rows below it are about.
+    fn is_section(&self, row: &Row, strict: bool) -> bool {
+        let mut filled = row.filled();
+        let Some((column, text)) = filled.next() else {
+            return false;
+        };
+        let others = filled.collect::<Vec<_>>();
+        let single = others.is_empty();
+        let spanning = others.len() + 1 >= 3 && others.iter().all(|(_, other)| *other == text) && others.len() + 1 >= row.cells.len();
+        if !(single || spanning) || !endpoint::is_title(text) {
+            return false;
+        }
+        let kind = self.columns.get(column).map(|column| column.kind);
+        match kind {
+            Some(Kind::Ends) => direction::ends(text).is_none(),
+            Some(Kind::Source) if strict || spanning => true,
+            Some(Kind::Source) => !self.above.printed_source,
+            Some(_) => spanning || (column == 0 && strict && row.cells.len() >= 3),
+            None => spanning,
+        }
+    }
+
+    /// Cells by meaning, with cells that were lost put back as blanks.
+    fn parts(&mut self, row: &Row, doubts: &mut Vec<String>) -> Parts {
+        let cells = self.align(row, doubts);
+        let mut parts = Parts::default();
+        let mut destinations = 0;
+        for (column, cell) in self.columns.iter().zip(&cells) {
+            let cell = cell.trim();
+            match column.kind {
+                Kind::Source => append(&mut parts.source, cell),
+                Kind::Destination => {
+                    destinations += 1;
+                    if destinations == 1 || parts.destination.is_empty() {
+                        parts.destination = cell.to_owned();
+                    } else if !cell.is_empty() && cell != parts.destination {
+                        parts.aliases.push(cell.to_owned());
+                    }
+                }
+                Kind::Ends => append(&mut parts.ends, cell),
+                Kind::Port => {
+                    if cell.chars().any(|c| c.is_alphanumeric() || c == '*') {
+                        parts.ports.push((cell.to_owned(), column.protocols.clone()));
+                    }
+                    if let Some(direction) = header::direction_of(&column.title) {
+                        parts.hint = Some(direction);
+                    }
+                }
+                Kind::SourcePort => append(&mut parts.source_port, cell),
+                Kind::Protocol => append(&mut parts.protocol, cell),
+                Kind::Application => append(&mut parts.application, cell),
+                Kind::Direction => append(&mut parts.direction, cell),
+                Kind::Purpose => append(&mut parts.purpose, cell),
+                Kind::Necessity => append(&mut parts.necessity, cell),
+                Kind::ServiceTag => append(&mut parts.tag, cell),
+                Kind::Other => {
+                    if !cell.is_empty() {
+                        parts.others.push((column.title.clone(), cell.to_owned()));
+                    }
+                }
+            }
+        }
+        for cell in cells.iter().skip(self.columns.len()).map(|cell| cell.trim()).filter(|cell| !cell.is_empty()) {
+            parts.others.push((String::new(), cell.to_owned()));
+        }
+        parts
+    }
+
+    /// Puts blanks where cells are missing, so that ports and transports stand in their columns.
+    fn align(&mut self, row: &Row, doubts: &mut Vec<String>) -> Vec<String> {
+        let width = self.columns.iter().rposition(|column| column.kind != Kind::Other || !column.title.is_empty()).map_or(0, |last| last + 1);
+        let missing = width.saturating_sub(row.cells.len());
+        if missing == 0 || row.cells.is_empty() {
+            self.above.gap = None;
+            return row.cells.clone();
+        }
+        let laid_out = |gap: usize| -> Vec<String> {
+            let mut cells = row.cells.clone();
+            cells.splice(gap..gap, std::iter::repeat_n(String::new(), missing));
+            cells
+        };
+        let score = |gap: usize| -> i32 { laid_out(gap).iter().zip(&self.columns).map(|(cell, column)| agreement(cell, column.kind)).sum() };
+        let end = row.cells.len();
+        let scores: Vec<i32> = (0..=end).map(score).collect();
+        let best = scores.iter().copied().max().unwrap_or(0);
+        let same_as_before = self.above.gap.filter(|(cells, gap)| *cells == end && scores.get(*gap) == Some(&best)).map(|(_, gap)| gap);
+        let gap = if let Some(gap) = same_as_before {
+            gap
+        } else if scores[end] == best {
+            end
+        } else if self.above.source.is_some() && scores[0] == best {
+            0
+        } else {
+            scores.iter().rposition(|score| *score == best).unwrap_or(end)
+        };
+        if gap < end {
+            self.above.gap = Some((end, gap));
+            doubts.push("cells are missing: the others are read in the columns that they fit".to_owned());
+        }
+        laid_out(gap)
+    }
+
+    fn data(&mut self, row: &Row, table: &Table) {
+        if self.out.found.len() >= MAX_REQUIREMENTS {
+            self.out.truncated = true;
+            self.leave_row(row);
+            return;
+        }
+        let mut doubts = Vec::new();
+        let parts = self.parts(row, &mut doubts);
+        let mut pair = None;
+        if let Some(ends) = direction::ends(&without_markup(&parts.ends)) {
+            if ends.letter {
+                doubts.push(format!("a letter between two names is read as an arrow: {}", ends.direction.as_str()));
+            }
+            pair = Some(ends);
+        }
+        let says_services = !parts.protocol.is_empty() || !parts.ports.is_empty() || !parts.application.is_empty();
+        if !says_services && pair.is_none() && !self.stands_alone(&parts, table.strict) {
+            self.continuation(&parts, row);
+            return;
+        }
+        for remark in table.remarks.iter().filter(|remark| remark.number == row.line) {
+            doubts.push(remark.text.clone());
+        }
+        let before = self.out.found.len();
+        let made = if !table.strict && let Some(pieces) = self.fused(&parts) {
+            doubts.push(format!("{FUSED}: the values of each cell are paired in their order"));
+            for piece in pieces {
+                self.requirement(&piece, None, table.strict, doubts.clone());
+            }
+            // Such rows are printed over and over, growing: what is there already is not taken again.
+            self.drop_repeated(before);
+            true
+        } else {
+            self.requirement(&parts, pair, table.strict, doubts)
+        };
+        if made {
+            self.row += 1;
+            for found in &mut self.out.found[before..] {
+                found.row = self.row;
+            }
+            self.above.last = before..self.out.found.len();
+            self.take_row(row);
+        } else {
+            self.leave_row(row);
+        }
+        self.above.printed_source = !parts.source.is_empty();
+    }
+
+    /// Whether a row without services is a row nevertheless: it shares those of the row above.
+    fn stands_alone(&self, parts: &Parts, strict: bool) -> bool {
+        let named = !parts.destination.is_empty() || (strict && !parts.source.is_empty());
+        if strict {
+            return named;
+        }
+        let placeholder = endpoint::parse(&parts.destination) == Cell::Placeholder && !parts.purpose.is_empty();
+        placeholder || (parts.source.is_empty() && self.known.contains(&without_markup(&parts.destination)) && !self.above.last.is_empty())
+    }
+
+    /// A line that only continues cells of the row above.
+    fn continuation(&mut self, parts: &Parts, row: &Row) {
+        let last = self.above.last.clone();
+        if last.is_empty() || self.out.found.get(last.start).is_none() {
+            self.leave_row(row);
+            return;
+        }
+        let at = last.end - 1;
+        let doubt = format!("the row goes on in line {}", row.line);
+        for (text, end) in [(&parts.source, self.out.found[at].from), (&parts.destination, self.out.found[at].to)] {
+            if let End::Named(index) = end {
+                self.complete(index, text);
+            }
+        }
+        let found = &mut self.out.found[at];
+        append(&mut found.purpose, &without_markup(&parts.purpose));
+        if found.necessity == Necessity::Required {
+            found.necessity = necessity("", &parts.purpose);
+        }
+        if !found.doubts.contains(&doubt) {
+            found.doubts.push(doubt);
+        }
+        self.above.printed_source = !parts.source.is_empty();
+        self.take_row(row);
+    }
+
+    /// Adds the rest of a name, unless the name has it already.
+    fn complete(&mut self, index: usize, rest: &str) {
+        let rest = without_markup(rest);
+        let title = &mut self.out.ends[index].title;
+        if rest.is_empty() || is_part(title, &rest) {
+            return;
+        }
+        if !rest.starts_with([')', ']', ',', '.']) {
+            title.push(' ');
+        }
+        title.push_str(&rest);
+    }
+
+    /// Takes apart a row that holds several.
+    fn fused(&self, parts: &Parts) -> Option<Vec<Parts>> {
+        let [(ports, hint)] = parts.ports.as_slice() else {
+            return None;
+        };
+        let transports = ports::groups(&parts.protocol);
+        let ports = ports::groups(ports);
+        if transports.len() < 2 || ports.len() < 2 {
+            return None;
+        }
+        let mut destinations = self.known.segments(&without_markup(&parts.destination));
+        if destinations.len() < ports.len() && transports.len() == ports.len() {
+            // The first values belong to the destination above.
+            let above = ports.len() - destinations.len();
+            if above > 1 {
+                return None;
+            }
+            destinations.insert(0, String::new());
+        }
+        let count = destinations.len();
+        if count < 2 {
+            return None;
+        }
+        let same = transports.iter().all(|transport| transport == &transports[0]);
+        let pieces = destinations
+            .into_iter()
+            .enumerate()
+            .map(|(index, destination)| {
+                let transport = if same { &transports[0] } else { transports.get(index).unwrap_or(&transports[transports.len() - 1]) };
+                Parts {
+                    source: if index == 0 { parts.source.clone() } else { String::new() },
+                    destination,
+                    protocol: transport.clone(),
+                    ports: vec![(ports[index.min(ports.len() - 1)].clone(), hint.clone())],
+                    application: parts.application.clone(),
+                    direction: parts.direction.clone(),
+                    purpose: parts.purpose.clone(),
+                    necessity: parts.necessity.clone(),
+                    hint: parts.hint,
+                    ..Parts::default()
+                }
+            })
+            .collect();
+        Some(pieces)
+    }
+
+    fn drop_repeated(&mut self, from: usize) {
+        let key = |found: &Found, ends: &[Endpoint]| {
+            let title = |end: End| match end {
+                End::Named(index) => endpoint::key(&ends[index].title),
+                End::Unknown => "?".to_owned(),
+                End::BuiltIn(role) => format!("={}", role.id()),
+            };
+            (title(found.from), title(found.to), found.services.clone(), found.section.clone())
+        };
+        let added = self.out.found.split_off(from);
+        let mut seen: HashSet<_> = HashSet::new();
+        for found in self.out.found.iter().rev().take_while(|found| found.section == self.section) {
+            seen.insert(key(found, &self.out.ends));
+        }
+        for found in added {
+            if seen.insert(key(&found, &self.out.ends)) {
+                self.out.found.push(found);
+            }
+        }
+    }
+
+    /// Makes a requirement of a row. Gives whether it could.
+    fn requirement(&mut self, parts: &Parts, pair: Option<direction::Ends>, strict: bool, mut doubts: Vec<String>) -> bool {
+        doubts.extend(self.column_doubts.iter().cloned());
+        let mut direction = self.direction(parts, pair.as_ref(), &mut doubts);
+        let (source_text, destination_text) = match &pair {
+            Some(pair) => (pair.left.clone(), pair.right.clone()),
+            None => (parts.source.clone(), parts.destination.clone()),
+        };
+        let from = self.source(&source_text, strict, &mut doubts);
+        let (to, beside) = self.destination(&destination_text, from, parts, strict, &mut doubts);
+        let mut cells: Vec<(Ports, &[Protocol])> = parts.ports.iter().map(|(text, hint)| (Ports::parse(text), hint.as_slice())).collect();
+        for port in beside {
+            if cells.is_empty() {
+                cells.push((Ports::parse(&port.to_string()), &[]));
+            }
+        }
+        let protocol = Ports::parse(&parts.protocol);
+        let application = Ports::parse(&parts.application);
+        let mut transports = protocol.protocols();
+        let mut applications: Vec<Application> = protocol.applications.clone();
+        applications.extend(application.applications.iter());
+        for (ports, _) in &cells {
+            applications.extend(ports.applications.iter());
+        }
+        let has_protocol_column = self.columns.iter().any(|column| column.kind == Kind::Protocol);
+        let printed_transport = !transports.is_empty() || cells.iter().any(|(ports, _)| !ports.protocols().is_empty());
+        if !printed_transport && has_protocol_column && protocol.applications.is_empty() && !self.above.protocols.is_empty() && !cells.is_empty() {
+            transports.clone_from(&self.above.protocols);
+            doubts.push("the protocol cell is empty: inherited from the row above".to_owned());
+        }
+        doubts.extend(protocol.doubts.iter().cloned());
+        let mut services: Vec<Service> = Vec::new();
+        // Ports printed in the protocol column count too: `TCP 443` under `Protocol`.
+        let in_protocol = (protocol.has_ranges() && cells.is_empty()).then(|| (protocol.clone(), [].as_slice()));
+        for (ports, hint) in cells.iter().chain(in_protocol.as_ref()) {
+            doubts.extend(ports.doubts.iter().cloned());
+            if !ports.is_empty() || cells.len() == 1 {
+                let made = ports::services(ports, &transports, &applications, hint);
+                services.extend(made.services);
+                doubts.extend(made.doubts);
+            }
+            for word in &ports.words {
+                direction = direction::parse(word).unwrap_or(direction);
+            }
+            if ports.words.len() > 1 || ports.words.iter().any(|word| direction::parse(word).is_none()) {
+                doubts.push(format!("words in the port cell: {}", ports.words.join(" ")));
+            }
+        }
+        if services.is_empty() && cells.is_empty() {
+            let mut names = applications.clone();
+            if names.is_empty() && parts.purpose.split_whitespace().count() <= 3 {
+                names.extend(Ports::parse(&parts.purpose).applications);
+            }
+            let made = ports::services(&Ports::default(), &transports, &names, &[]);
+            services = made.services;
+            doubts.extend(made.doubts);
+            applications.extend(names);
+        }
+        let named = !destination_text.trim().is_empty();
+        if services.is_empty() && parts.protocol.is_empty() && cells.is_empty() && named && endpoint::parse(&destination_text) != Cell::Placeholder && !self.above.services.is_empty() {
+            services.clone_from(&self.above.services);
+            doubts.push("protocol and port cells are empty: inherited from the row above".to_owned());
+        }
+        let mut unique: Vec<Service> = Vec::with_capacity(services.len());
+        for service in services {
+            if !unique.iter().any(|known| known.overlaps(service)) {
+                unique.push(service);
+            } else if !unique.contains(&service) {
+                doubts.push(format!("{service} overlaps with another service of the row: left out"));
+            }
+        }
+        let services = unique;
+        if services.is_empty() {
+            let says_nothing = cells.iter().all(|(ports, _)| ports.is_empty()) && protocol.is_empty() && applications.is_empty();
+            let named_ends = from != End::Unknown && to != End::Unknown;
+            let placeholder = endpoint::parse(&destination_text) == Cell::Placeholder;
+            if says_nothing && !named_ends && !placeholder {
+                return false;
+            }
+            doubts.push("no port could be made out".to_owned());
+        }
+        if !parts.source_port.is_empty() {
+            doubts.push(format!("the initiator's port is printed as {}: a matrix does not hold it", parts.source_port));
+        }
+        let purpose = without_markup(&parts.purpose);
+        let mut need = necessity(&parts.necessity, &purpose);
+        if need == Necessity::Required && self.lead.optional {
+            need = Necessity::Optional;
+        }
+        let application = applications.first().map(|application| application.name.to_owned()).or_else(|| {
+            let text = without_markup(&parts.application);
+            (!text.is_empty() && application.is_empty()).then_some(text)
+        });
+        if !transports.is_empty() {
+            self.above.protocols = transports;
+        } else if let Some((ports, _)) = cells.first()
+            && !ports.protocols().is_empty()
+        {
+            self.above.protocols = ports.protocols();
+        }
+        if !services.is_empty() {
+            self.above.services.clone_from(&services);
+        }
+        self.above.application.clone_from(&application);
+        self.above.direction = direction;
+        dedup(&mut doubts);
+        let found = Found {
+            from,
+            to,
+            services,
+            direction,
+            necessity: need,
+            application,
+            purpose,
+            section: self.section.clone(),
+            row: 0,
+            at: self.out.printed.len(),
+            doubts,
+        };
+        self.add_further(&found, parts);
+        true
+    }
+
+    /// Adds the requirement, and those that its row states besides.
+    fn add_further(&mut self, found: &Found, parts: &Parts) {
+        self.out.found.push(found.clone());
+        let udp: Vec<Service> = found.services.iter().copied().filter(|service| service.protocol() == Protocol::Udp).collect();
+        let broadcast = End::BuiltIn(BuiltInRole::Broadcast);
+        if words(&found.purpose).split(' ').any(|word| word == "broadcast") && !udp.is_empty() && found.to != broadcast {
+            let mut further = found.clone();
+            further.to = broadcast;
+            further.services = udp;
+            further.direction = Direction::Outbound;
+            further.doubts.push("the purpose speaks of a broadcast, the row names a host: both are taken".to_owned());
+            self.out.found.push(further);
+        }
+        for (title, cell) in &parts.others {
+            if endpoint::is_names(cell)
+                && let Cell::Endpoint(end) = endpoint::parse(cell)
+            {
+                let mut further = found.clone();
+                further.to = self.end(end);
+                let condition = if title.is_empty() { "the other address applies".to_owned() } else { format!("where `{title}` applies") };
+                further.necessity = Necessity::Conditional { condition };
+                further.doubts.push(format!("another address is printed in the column `{title}`: taken as a requirement of its own"));
+                self.out.found.push(further);
+            }
+        }
+    }
+
+    fn direction(&self, parts: &Parts, pair: Option<&direction::Ends>, doubts: &mut Vec<String>) -> Direction {
+        let printed = direction::parse(&parts.direction);
+        if !parts.direction.is_empty() && printed.is_none() {
+            doubts.push(format!("the direction is printed as `{}`: outbound is taken", squeeze(&parts.direction)));
+        }
+        if let Some(pair) = pair {
+            if printed.is_some_and(|printed| printed != pair.direction) {
+                doubts.push(format!("the arrow says {}, the text {}", pair.direction.as_str(), printed.unwrap_or_default().as_str()));
+            }
+            return pair.direction;
+        }
+        if super::fold::fold(&parts.direction).look_alikes {
+            doubts.push("the direction has look-alike letters".to_owned());
+        }
+        if printed == Some(Direction::Inbound) && !parts.source.is_empty() && !parts.destination.is_empty() {
+            doubts.push("source, destination and `inbound` are printed: taken as the destination initiating".to_owned());
+        }
+        printed.unwrap_or_else(|| {
+            if parts.hint == Some(Direction::Inbound) {
+                doubts.push("the header says inbound: the printed source is taken to initiate".to_owned());
+            }
+            Direction::Outbound
+        })
+    }
+
+    fn end(&mut self, endpoint: Endpoint) -> End {
+        if let Some(role) = endpoint.built_in {
+            return End::BuiltIn(role);
+        }
+        self.out.ends.push(endpoint);
+        End::Named(self.out.ends.len() - 1)
+    }
+
+    /// The end that a heading or a sentence names.
+    fn subject(&mut self, doubts: &mut Vec<String>) -> End {
+        let subject = match (&self.lead.subject, &self.subject) {
+            (Some(subject), _) => {
+                doubts.push(format!("no source is printed: `{subject}` is taken from the sentence before the table"));
+                subject.clone()
+            }
+            (None, Some(subject)) => {
+                doubts.push(format!("no source is printed: the heading `{subject}` is taken"));
+                subject.clone()
+            }
+            (None, None) => {
+                doubts.push("no source is printed".to_owned());
+                return End::Unknown;
+            }
+        };
+        let end = self.end(Endpoint {
+            title: subject,
+            ..Endpoint::default()
+        });
+        self.above.source = Some(end);
+        end
+    }
+
+    fn source(&mut self, text: &str, strict: bool, doubts: &mut Vec<String>) -> End {
+        match endpoint::parse(text) {
+            Cell::Blank => match self.above.source {
+                // So common that it is no doubt.
+                Some(end) => end,
+                None => self.subject(doubts),
+            },
+            Cell::Placeholder => {
+                doubts.push(format!("the source cell holds only `{}`", squeeze(text)));
+                End::Unknown
+            }
+            Cell::Endpoint(mut endpoint) => {
+                doubts.append(&mut endpoint.doubts);
+                if !strict && let Some(end) = self.continued(self.above.source, &endpoint.title, "source", doubts) {
+                    return end;
+                }
+                let heading = words(&self.section);
+                let key = words(&endpoint.title);
+                if !strict && heading.len() > key.len() && heading.starts_with(&format!("{key} ")) && !self.known_elsewhere(&endpoint.title) {
+                    doubts.push(format!("the source cell `{}` is the beginning of the heading, which is taken", endpoint.title));
+                    endpoint.title.clone_from(&self.section);
+                }
+                let end = self.end(endpoint);
+                self.above.source = Some(end);
+                self.above.destination = None;
+                end
+            }
+        }
+    }
+
+    /// Whether a title is a heading of its own.
+    fn known_elsewhere(&self, title: &str) -> bool {
+        let key = words(title);
+        self.document.blocks.iter().any(|block| matches!(block, Block::Heading(line) if words(&line.text) == key))
+    }
+
+    /// The end above, if a cell is only a piece of its name.
+    fn continued(&mut self, above: Option<End>, title: &str, what: &str, doubts: &mut Vec<String>) -> Option<End> {
+        let end = above?;
+        let End::Named(index) = end else {
+            return None;
+        };
+        let before = self.out.ends[index].title.clone();
+        let stray = title.chars().count() == 1 && title.chars().all(|c| c.is_alphabetic() && (c.is_lowercase() || !c.is_ascii()));
+        if stray || (is_part(&before, title) && words(&before) != words(title)) {
+            doubts.push(format!("the {what} cell holds only `{title}`: `{before}` is taken from the row above"));
+            return Some(end);
+        }
+        if is_open(&before) && !self.known.contains(title) {
+            self.complete(index, title);
+            doubts.push(format!("the {what} cell `{title}` continues the row above"));
+            return Some(end);
+        }
+        None
+    }
+
+    fn destination(&mut self, text: &str, from: End, parts: &Parts, strict: bool, doubts: &mut Vec<String>) -> (End, Vec<u16>) {
+        match endpoint::parse(text) {
+            Cell::Blank => match self.above.destination {
+                Some(end) => (end, Vec::new()),
+                None => {
+                    let has_column = self.columns.iter().any(|column| matches!(column.kind, Kind::Destination | Kind::Ends));
+                    let subject = self.subject.clone().filter(|subject| {
+                        has_column && from != End::Unknown && !matches!(from, End::Named(index) if endpoint::key(&self.out.ends[index].title) == endpoint::key(subject))
+                    });
+                    match subject {
+                        Some(subject) => {
+                            doubts.push(format!("the destination cell is empty: the heading `{subject}` is taken"));
+                            let end = self.end(Endpoint {
+                                title: subject,
+                                ..Endpoint::default()
+                            });
+                            (end, Vec::new())
+                        }
+                        None => {
+                            doubts.push("no destination is printed".to_owned());
+                            (End::Unknown, Vec::new())
+                        }
+                    }
+                }
+            },
+            Cell::Placeholder => {
+                doubts.push(format!("the destination cell holds only `{}`", squeeze(text)));
+                (End::Unknown, Vec::new())
+            }
+            Cell::Endpoint(mut endpoint) => {
+                doubts.append(&mut endpoint.doubts);
+                if !strict && let Some(end) = self.continued(self.above.destination, &endpoint.title, "destination", doubts) {
+                    return (end, Vec::new());
+                }
+                if let End::Named(index) = from
+                    && let Some(rest) = endpoint.title.strip_prefix(self.out.ends[index].title.as_str())
+                    && rest.starts_with(' ')
+                    && (self.known.contains(rest) || self.known_elsewhere(rest))
+                {
+                    doubts.push(format!("the destination cell `{}` begins with the source's name, which is taken off", endpoint.title));
+                    endpoint.title = rest.trim().to_owned();
+                }
+                for alias in &parts.aliases {
+                    match endpoint::parse(alias) {
+                        Cell::Endpoint(other) if !other.names.is_empty() => {
+                            for name in other.names {
+                                if !endpoint.names.contains(&name) {
+                                    endpoint.names.push(name);
+                                }
+                            }
+                        }
+                        Cell::Endpoint(_) | Cell::Blank | Cell::Placeholder => doubts.push(format!("the row has another destination cell: {}", squeeze(alias))),
+                    }
+                }
+                let tag = parts.tag.trim();
+                if !tag.is_empty() && crate::matrix::Binding::parse(&format!("tag:{tag}")).is_ok() {
+                    endpoint.names.push(format!("tag:{tag}"));
+                }
+                let ports = std::mem::take(&mut endpoint.ports);
+                let end = self.end(endpoint);
+                self.above.destination = Some(end);
+                (end, ports)
+            }
+        }
+    }
+}
+
+/// Whether a name lacks its end: `Gateway in`, `Agent (used`, `Tenant -`.
+fn is_open(title: &str) -> bool {
+    let opened = title.matches(['(', '[']).count() > title.matches([')', ']']).count();
+    let last = title.split_whitespace().last().unwrap_or_default().to_lowercase();
+    opened || last.ends_with(['-', '/', '&', ',', '+']) || matches!(last.as_str(), "in" | "of" | "and" | "or" | "for" | "the" | "to" | "with" | "by" | "from")
+}
+
+/// Whether a text is a piece of a name, in whole words, and not its beginning.
+fn is_part(title: &str, text: &str) -> bool {
+    let title = format!(" {} ", words(title));
+    let text = words(text);
+    let count = text.split(' ').count();
+    !text.is_empty() && count <= 3 && title.find(&format!(" {text} ")).is_some_and(|at| at > 0)
+}
+
+/// How well a cell fits a column.
+fn agreement(cell: &str, kind: Kind) -> i32 {
+    let cell = cell.trim();
+    if cell.is_empty() {
+        return 0;
+    }
+    let ports = Ports::parse(cell);
+    let is_service = ports.is_clean() && (ports.has_ranges() || !ports.protocols().is_empty());
+    match kind {
+        Kind::Port => {
+            if ports.is_clean() && ports.has_ranges() { 3 } else if cell.chars().any(char::is_alphabetic) { -2 } else { 0 }
+        }
+        Kind::Protocol => {
+            if ports.is_clean() && !ports.protocols().is_empty() && !ports.has_ranges() { 3 } else { -2 }
+        }
+        Kind::Source | Kind::Destination | Kind::Purpose => if is_service { -2 } else { 0 },
+        Kind::Direction => if direction::parse(cell).is_some() { 2 } else { -1 },
+        Kind::Ends => if direction::ends(cell).is_some() { 2 } else { -1 },
+        Kind::SourcePort | Kind::Application | Kind::Necessity | Kind::ServiceTag | Kind::Other => 0,
+    }
+}
+
+/// Words of headings that name no component.
+const GENERIC: &[&str] = &[
+    "firewall", "port", "ports", "requirement", "requirements", "required", "network", "networking", "rule", "rules", "inbound", "outbound", "traffic",
+    "internal", "external", "table", "list", "url", "urls", "endpoint", "endpoints", "connectivity", "configuration", "communication", "communications",
+    "optional", "and", "for", "the", "to", "be", "of", "in", "on", "from", "or", "a", "open", "overview", "destination", "destinations", "source", "sources",
+    "protocol", "protocols", "access", "connection", "connections", "matrix", "services", "dns", "configure", "sheet", "sheet1", "data", "flow", "flows",
+    "general", "introduction", "summary", "prerequisites", "notes", "all", "used", "ip", "addresses", "address", "considerations", "architecture", "allow", "allowlist",
+    "whitelist", "settings", "system", "security", "information", "following", "other",
+];
+
+/// Whether a heading can be the name of a component.
+fn is_component(text: &str) -> bool {
+    let words = words(text);
+    let mut words = words.split(' ').filter(|word| !word.is_empty() && !word.bytes().all(|byte| byte.is_ascii_digit())).peekable();
+    words.peek().is_some() && !words.all(|word| GENERIC.contains(&word))
+}
+
+/// What a sentence says of the table after it: who needs it, and whether it is optional.
+fn lead(text: &str) -> Lead {
+    let text = without_markup(text);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let lower: Vec<String> = words.iter().map(|word| word.to_lowercase().trim_matches(|c: char| !c.is_alphanumeric()).to_owned()).collect();
+    let optional = lower.iter().any(|word| word == "optional");
+    let mut subject = None;
+    for (at, word) in lower.iter().enumerate() {
+        let modal = matches!(word.as_str(), "must" | "needs" | "need" | "requires" | "require" | "should" | "can" | "will" | "has" | "have");
+        let goes_on = lower[at..].iter().take(7).any(|word| matches!(word.as_str(), "access" | "reach" | "connect" | "communicate" | "contact"));
+        if !modal || !goes_on || at == 0 {
+            continue;
+        }
+        // The subject begins after the nearest article or relative word before the verb.
+        let begins = lower[..at].iter().rposition(|word| {
+            matches!(word.as_str(), "the" | "your" | "all" | "each" | "every" | "any" | "that" | "which" | "these" | "a" | "an" | "following")
+        });
+        let start = begins.map_or(0, |begins| begins + 1);
+        // A relative clause is not part of the name.
+        let end = (start..at).find(|index| matches!(lower[*index].as_str(), "you" | "we" | "that" | "which" | "who" | "it" | "they")).unwrap_or(at);
+        let name = words[start..end].join(" ");
+        let telling = end > start && end - start <= 6 && is_component(&name) && !lower[start..end].iter().any(|word| matches!(word.as_str(), "this" | "table" | "section" | "there"));
+        if telling {
+            subject = Some(name);
+            break;
+        }
+    }
+    Lead { subject, optional }
+}
+
+/// Whether a requirement is needed, by its own column or by the words of its purpose.
+fn necessity(column: &str, purpose: &str) -> Necessity {
+    let printed = words(column);
+    match printed.as_str() {
+        "" => {}
+        "no" | "n" | "false" | "optional" | "recommended" | "not required" => return Necessity::Optional,
+        "yes" | "y" | "true" | "required" | "mandatory" | "x" => return Necessity::Required,
+        "conditional" => {
+            return Necessity::Conditional {
+                condition: "as the document says".to_owned(),
+            };
+        }
+        _ => {
+            return Necessity::Conditional {
+                condition: squeeze(column),
+            };
+        }
+    }
+    let text = words(purpose);
+    let padded = format!(" {text} ");
+    for opening in ["if applicable", "if using", "if used", "if you", "if enabled", "if configured", "if required", "only if", "only when", "when using", "required when", "required if", "needed if", "needed when"] {
+        if padded.contains(&format!(" {opening} ")) {
+            let lower = purpose.to_lowercase();
+            let condition = lower.find(opening).filter(|at| purpose.is_char_boundary(*at)).map_or(purpose, |at| &purpose[at..]);
+            let condition = condition.split([')', '.', ';']).next().unwrap_or(condition).trim();
+            return Necessity::Conditional {
+                condition: condition.to_owned(),
+            };
+        }
+    }
+    if text.starts_with("optional") || padded.contains(" optional ") {
+        return Necessity::Optional;
+    }
+    Necessity::Required
+}
+
+fn data_rows(rows: &[Row]) -> Vec<&Row> {
+    rows.iter().filter(|row| !row.is_blank() && row.filled().count() > 1).collect()
+}
+
+/// A row as printed.
+pub(super) fn printed(row: &Row) -> String {
+    let cells: Vec<String> = row.cells.iter().map(|cell| squeeze(cell)).collect();
+    let used = cells.iter().rposition(|cell| !cell.is_empty()).map_or(0, |last| last + 1);
+    cells[..used].join(" | ")
+}
+
+/// A heading whose text was cut into cells: a piece that begins with a small letter continues a word.
+fn joined(row: &Row) -> String {
+    let mut text = String::new();
+    for (_, cell) in row.filled() {
+        let continues = cell.chars().next().is_some_and(char::is_lowercase) && text.chars().last().is_some_and(char::is_alphabetic);
+        if !text.is_empty() && !continues {
+            text.push(' ');
+        }
+        text.push_str(cell);
+    }
+    without_markup(&text)
+}
+
+fn append(text: &mut String, more: &str) {
+    if !more.is_empty() {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(more);
+    }
+}
+
+/// Removes repeated texts, keeping the order.
+pub(super) fn dedup(texts: &mut Vec<String>) {
+    let mut seen: HashMap<String, ()> = HashMap::with_capacity(texts.len());
+    texts.retain(|text| seen.insert(text.clone(), ()).is_none());
+}
+
+/// Ports that a name is registered for, for `lists`.
+pub(super) fn registered_names(service: Service) -> Vec<&'static str> {
+    service.first().map(|port| vocabulary::registered(port).map(|application| application.name).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_the_subject_of_a_sentence() {
+        let check = |text: &str, expect: Option<&str>, optional| {
+            let lead = lead(text);
+            assert_eq!((lead.subject.as_deref(), lead.optional), (expect, optional), "{text}");
+        };
+        check("The web servers you create for the site must have access to the following URLs:", Some("web servers"), false);
+        check("This table lists optional names that your build agents can have access to:", Some("build agents"), true);
+        check("Nothing of interest.", None, false);
+    }
+
+    #[test]
+    fn takes_cells_apart() {
+        let mut known = Known::default();
+        for title in ["Red Gateway", "Blue Session Host", "Green Agent"] {
+            known.insert(title, false);
+        }
+        assert_eq!(known.segments("Red Gateway Blue Session Host"), ["Red Gateway", "Blue Session Host"]);
+        assert_eq!(known.segments("Red Gateway 2FA Server(s)"), ["Red Gateway", "2FA Server(s)"]);
+        assert_eq!(known.segments("Something else"), ["Something else"]);
+        assert_eq!(known.segments(""), [""]);
+    }
+
+    #[test]
+    fn finds_necessity() {
+        let check = |column: &str, purpose: &str, expect: &str, condition: Option<&str>| {
+            let found = necessity(column, purpose);
+            assert_eq!((found.as_str(), found.condition()), (expect, condition), "{column} {purpose}");
+        };
+        check("", "Video", "required", None);
+        check("", "Optional - video", "optional", None);
+        check("", "Database (if using dynamic ports)", "conditional", Some("if using dynamic ports"));
+        check("No", "", "optional", None);
+        check("Yes", "optional things", "required", None);
+        check("Only at night", "", "conditional", Some("Only at night"));
+    }
+
+    #[test]
+    fn knows_components() {
+        assert!(is_component("Secure Gateway"));
+        assert!(!is_component("Firewall requirements"));
+        assert!(!is_component("Inbound traffic (internal)"));
+        assert!(!is_component("2.1"));
+    }
+}
