@@ -10,6 +10,7 @@
 mod check;
 mod detach;
 mod explain;
+mod import;
 mod replay;
 mod run;
 mod schema;
@@ -22,6 +23,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::capture::CaptureError;
 use crate::engine::daemon::{ConfigError, DaemonError};
+use crate::import::ImportError;
 use crate::matrix::compile::CompileError;
 use crate::yaml::LoadError;
 
@@ -42,6 +44,8 @@ enum Verb {
     Check(check::Arguments),
     /// Tell what the matrix says of one flow, and why
     Explain(explain::Arguments),
+    /// Read vendors' tables into a matrix draft
+    Import(import::Arguments),
     /// Take off the kernel programs that a daemon left behind
     Detach(detach::Arguments),
     /// Judge the traffic of capture files
@@ -93,6 +97,17 @@ pub enum Error {
     /// The daemon could not start.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    /// A document could not be read.
+    Import(#[from] ImportError),
+    /// A file could not be written.
+    #[error("cannot write {}", .path.display())]
+    Write {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The result could not be written.
     #[error("cannot write the result")]
     Output(#[source] io::Error),
@@ -106,6 +121,7 @@ impl Cli {
             Verb::Run(arguments) => run::run(&arguments),
             Verb::Check(arguments) => check::run(&arguments),
             Verb::Explain(arguments) => explain::run(&arguments),
+            Verb::Import(arguments) => import::run(&arguments),
             Verb::Detach(arguments) => detach::run(&arguments),
             Verb::Replay(arguments) => replay::run(&arguments),
             Verb::Schema(arguments) => schema::run(&arguments),

@@ -314,6 +314,13 @@ fn merge(ends: &[Endpoint], used: &[usize]) -> HashMap<String, String> {
             merged.insert(key.clone(), (*longer).to_owned());
             continue;
         }
+        // The heading says `X`, the cell below it `X Service`.
+        if let Some(shorter) = key.strip_suffix(" service").or_else(|| key.strip_suffix(" services"))
+            && let Some(title) = titles.get(shorter)
+        {
+            merged.insert(key.clone(), (*title).to_owned());
+            continue;
+        }
         let without: Vec<&str> = key.split(' ').filter(|word| word.len() > 1 || !word.bytes().all(|byte| byte.is_ascii_alphabetic())).collect();
         let without = without.join(" ");
         if without != *key

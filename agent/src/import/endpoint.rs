@@ -198,7 +198,9 @@ pub(super) fn is_names(text: &str) -> bool {
 /// Whether a text can be the name of a component, rather than a sentence, a service or an arrow.
 pub(super) fn is_title(text: &str) -> bool {
     let text = without_markup(text);
-    text.chars().any(char::is_alphabetic) && text.chars().count() <= TITLE_CHARACTERS && direction::ends(&text).is_none() && !Ports::parse(&text).is_clean()
+    let ports = Ports::parse(&text);
+    let is_service = ports.is_clean() && (ports.has_ranges() || !ports.protocols().is_empty());
+    text.chars().any(char::is_alphabetic) && text.chars().count() <= TITLE_CHARACTERS && direction::ends(&text).is_none() && !is_service
 }
 
 /// Words that do not tell one component from another.

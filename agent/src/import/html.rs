@@ -160,7 +160,7 @@ impl Reader<'_> {
                     table.in_cell = false;
                 }
             }
-            "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "caption" | "summary" | "title" | "li" | "dt" | "dd" | "p" | "div" => self.separate(),
+            "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "caption" | "summary" | "title" | "li" | "dt" | "dd" | "p" | "div" | "ul" | "ol" | "dl" | "section" => self.separate(),
             _ => {}
         }
         Ok(())

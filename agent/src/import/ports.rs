@@ -52,7 +52,25 @@ impl Ports {
         }
         let tokens = tokens(&folded.text, &mut ports.doubts);
         ports.assemble(&tokens);
+        ports.every(&folded.text);
         ports
+    }
+
+    /// `any`, `all ports`, `TCP any`: every port, if nothing else is said.
+    fn every(&mut self, text: &str) {
+        let says_every = |word: &String| matches!(word.to_ascii_lowercase().as_str(), "any" | "all" | "alle" | "tous");
+        let star = text.trim() == "*";
+        let any = !self.words.is_empty() && self.words.iter().all(says_every);
+        if !self.has_ranges() && (star || any) {
+            self.doubts.push(format!("`{}`: taken as every port", text.trim()));
+            self.words.clear();
+            if self.entries.is_empty() {
+                self.entries.push(Entry::default());
+            }
+            for entry in &mut self.entries {
+                entry.ranges.push((1, u16::MAX));
+            }
+        }
     }
 
     /// Whether ports are printed.
@@ -184,7 +202,6 @@ fn tokens(text: &str, doubts: &mut Vec<String>) -> Vec<Token> {
                 '/' | '|' | ':' => tokens.push(Token::Slash),
                 '(' | '[' => tokens.push(Token::Open),
                 ')' | ']' => tokens.push(Token::Close),
-                '*' if text.trim() == "*" => every_port(&mut tokens, "*", doubts),
                 _ => {}
             }
             index += 1;
@@ -202,18 +219,11 @@ fn push_word(tokens: &mut Vec<Token>, word: &str, doubts: &mut Vec<String>) {
     } else if matches!(lower.as_str(), "dynamic" | "ephemeral" | "random") {
         doubts.push(format!("`{word}` ports: taken as 49152-65535, IANA's dynamic range"));
         tokens.push(Token::Range(49152, 65535));
-    } else if matches!(lower.as_str(), "any" | "all" | "alle" | "tous") {
-        every_port(tokens, word, doubts);
     } else if matches!(lower.as_str(), "and" | "or") {
         tokens.push(Token::Comma);
     } else if !NOISE.contains(&lower.as_str()) {
         tokens.push(Token::Word(word.to_owned()));
     }
-}
-
-fn every_port(tokens: &mut Vec<Token>, word: &str, doubts: &mut Vec<String>) {
-    doubts.push(format!("`{word}`: taken as every port"));
-    tokens.push(Token::Range(1, u16::MAX));
 }
 
 fn number(characters: &[char], start: usize) -> (String, usize) {
@@ -444,6 +454,10 @@ mod tests {
         check("1024+", "TCP", "tcp/1024-65535");
         check("135, 49152-65535", "TCP", "tcp/135 tcp/49152-65535");
         check("any", "TCP", "tcp/1-65535");
+        check("All ports", "TCP", "tcp/1-65535");
+        check("*", "UDP", "udp/1-65535");
+        check("TCP any", "", "tcp/1-65535");
+        check("all components", "TCP", "");
         check("dynamic range", "TCP", "tcp/49152-65535");
         check("80, 80-90", "TCP", "tcp/80-90");
         check("90-80", "TCP", "");

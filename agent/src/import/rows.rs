@@ -62,6 +62,8 @@ pub(super) struct Interpretation {
     pub(super) printed: Vec<Printed>,
     /// Tables without a recognisable header, by their first line.
     pub(super) headless: Vec<u32>,
+    /// Headings, those inside tables too.
+    headings: Vec<String>,
     /// Whether requirements were left out because there are too many.
     pub(super) truncated: bool,
 }
@@ -71,12 +73,10 @@ pub(super) fn interpret(document: &Document) -> Interpretation {
     // Names that are known from elsewhere in the document help to take apart what was run together, so that it is read
     // twice: once for the names.
     let mut known: Known = Known::default();
-    for block in &document.blocks {
-        if let Block::Heading(line) = block {
-            known.insert(&line.text, true);
-        }
-    }
     let first = Reader::new(document, &known).read();
+    for heading in &first.headings {
+        known.insert(heading, true);
+    }
     for found in &first.found {
         let fused = found.doubts.iter().any(|doubt| doubt.starts_with(FUSED));
         for end in [found.from, found.to] {
@@ -96,6 +96,7 @@ const FUSED: &str = "several rows are run together";
 #[derive(Debug, Default)]
 struct Known {
     keys: HashSet<String>,
+    headings: HashSet<String>,
     longest: usize,
 }
 
@@ -106,12 +107,19 @@ impl Known {
         let count = key.split(' ').count();
         if !key.is_empty() && count <= 8 && (heading || count >= 2) {
             self.longest = self.longest.max(count);
+            if heading {
+                self.headings.insert(key.clone());
+            }
             self.keys.insert(key);
         }
     }
 
     fn contains(&self, title: &str) -> bool {
         self.keys.contains(&words(title))
+    }
+
+    fn is_heading(&self, title: &str) -> bool {
+        self.headings.contains(&words(title))
     }
 
     /// Takes a cell apart into as many known names as there are; at most one piece may be unknown.
@@ -249,7 +257,29 @@ impl<'a> Reader<'a> {
                 Block::Table(table) => self.table(table),
             }
         }
+        self.broadcasts();
         self.out
+    }
+
+    /// Adds the broadcasts of which the purpose of a row speaks, whose last words may have stood in later lines.
+    fn broadcasts(&mut self) {
+        let broadcast = End::BuiltIn(BuiltInRole::Broadcast);
+        let found = std::mem::take(&mut self.out.found);
+        for requirement in found {
+            let udp: Vec<Service> = requirement.services.iter().copied().filter(|service| service.protocol() == Protocol::Udp).collect();
+            let speaks = words(&requirement.purpose).split(' ').any(|word| word == "broadcast");
+            let mut further = None;
+            if speaks && !udp.is_empty() && requirement.to != broadcast {
+                let mut copy = requirement.clone();
+                copy.to = broadcast;
+                copy.services = udp;
+                copy.direction = Direction::Outbound;
+                copy.doubts.push("the purpose speaks of a broadcast, the row names a host: both are taken".to_owned());
+                further = Some(copy);
+            }
+            self.out.found.push(requirement);
+            self.out.found.extend(further);
+        }
     }
 
     fn leave(&mut self, line: u32, text: &str) {
@@ -282,6 +312,7 @@ impl<'a> Reader<'a> {
         if is_component(&text) {
             self.subject = Some(text.clone());
         }
+        self.out.headings.push(text.clone());
         self.section = text;
         self.lead = Lead::default();
         self.row = 0;
@@ -377,7 +408,9 @@ impl<'a> Reader<'a> {
         let others = filled.collect::<Vec<_>>();
         let single = others.is_empty();
         let spanning = others.len() + 1 >= 3 && others.iter().all(|(_, other)| *other == text) && others.len() + 1 >= row.cells.len();
-        if !(single || spanning) || !endpoint::is_title(text) {
+        // Among rows whose cells are shifted, a name alone is a destination that shares the row above.
+        let shifted = !strict && self.above.gap.is_some_and(|(cells, gap)| cells == row.cells.len() && gap < cells);
+        if !(single || spanning) || shifted || !endpoint::is_title(text) {
             return false;
         }
         let kind = self.columns.get(column).map(|column| column.kind);
@@ -557,8 +590,12 @@ impl<'a> Reader<'a> {
     /// Adds the rest of a name, unless the name has it already.
     fn complete(&mut self, index: usize, rest: &str) {
         let rest = without_markup(rest);
+        let heading = &self.section;
         let title = &mut self.out.ends[index].title;
-        if rest.is_empty() || is_part(title, &rest) {
+        let letters = |text: &str| words(text).replace(' ', "");
+        let ended = format!(" {}", words(title)).ends_with(&format!(" {}", words(&rest)));
+        let in_heading = title == heading && letters(title).contains(&letters(&rest));
+        if rest.is_empty() || ended || in_heading {
             return;
         }
         if !rest.starts_with([')', ']', ',', '.']) {
@@ -760,16 +797,6 @@ impl<'a> Reader<'a> {
     /// Adds the requirement, and those that its row states besides.
     fn add_further(&mut self, found: &Found, parts: &Parts) {
         self.out.found.push(found.clone());
-        let udp: Vec<Service> = found.services.iter().copied().filter(|service| service.protocol() == Protocol::Udp).collect();
-        let broadcast = End::BuiltIn(BuiltInRole::Broadcast);
-        if words(&found.purpose).split(' ').any(|word| word == "broadcast") && !udp.is_empty() && found.to != broadcast {
-            let mut further = found.clone();
-            further.to = broadcast;
-            further.services = udp;
-            further.direction = Direction::Outbound;
-            further.doubts.push("the purpose speaks of a broadcast, the row names a host: both are taken".to_owned());
-            self.out.found.push(further);
-        }
         for (title, cell) in &parts.others {
             if endpoint::is_names(cell)
                 && let Cell::Endpoint(end) = endpoint::parse(cell)
@@ -859,7 +886,7 @@ impl<'a> Reader<'a> {
                 }
                 let heading = words(&self.section);
                 let key = words(&endpoint.title);
-                if !strict && heading.len() > key.len() && heading.starts_with(&format!("{key} ")) && !self.known_elsewhere(&endpoint.title) {
+                if !strict && heading.len() > key.len() && heading.starts_with(&format!("{key} ")) && !self.known.is_heading(&endpoint.title) {
                     doubts.push(format!("the source cell `{}` is the beginning of the heading, which is taken", endpoint.title));
                     endpoint.title.clone_from(&self.section);
                 }
@@ -869,12 +896,6 @@ impl<'a> Reader<'a> {
                 end
             }
         }
-    }
-
-    /// Whether a title is a heading of its own.
-    fn known_elsewhere(&self, title: &str) -> bool {
-        let key = words(title);
-        self.document.blocks.iter().any(|block| matches!(block, Block::Heading(line) if words(&line.text) == key))
     }
 
     /// The end above, if a cell is only a piece of its name.
@@ -934,7 +955,7 @@ impl<'a> Reader<'a> {
                 if let End::Named(index) = from
                     && let Some(rest) = endpoint.title.strip_prefix(self.out.ends[index].title.as_str())
                     && rest.starts_with(' ')
-                    && (self.known.contains(rest) || self.known_elsewhere(rest))
+                    && self.known.contains(rest)
                 {
                     doubts.push(format!("the destination cell `{}` begins with the source's name, which is taken off", endpoint.title));
                     endpoint.title = rest.trim().to_owned();
@@ -1031,9 +1052,14 @@ fn lead(text: &str) -> Lead {
         if !modal || !goes_on || at == 0 {
             continue;
         }
-        // The subject begins after the nearest article or relative word before the verb.
-        let begins = lower[..at].iter().rposition(|word| {
-            matches!(word.as_str(), "the" | "your" | "all" | "each" | "every" | "any" | "that" | "which" | "these" | "a" | "an" | "following")
+        // The subject begins after the nearest article or relative word before the verb that no preposition precedes.
+        let begins = (0..at).rev().find(|index| {
+            let opens = matches!(
+                lower[*index].as_str(),
+                "the" | "your" | "all" | "each" | "every" | "any" | "that" | "which" | "these" | "a" | "an" | "following"
+            );
+            let inside = *index > 0 && matches!(lower[*index - 1].as_str(), "for" | "of" | "in" | "on" | "at" | "to" | "with" | "from" | "by");
+            opens && !inside
         });
         let start = begins.map_or(0, |begins| begins + 1);
         // A relative clause is not part of the name.

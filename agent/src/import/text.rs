@@ -11,7 +11,7 @@ const HEADING_WORDS: usize = 10;
 
 /// Reads a text.
 pub(super) fn read(text: &str) -> Document {
-    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    let lines: Vec<&str> = text.lines().map(|line| line.trim_end_matches(' ')).collect();
     let mut document = Document::default();
     let mut index = 0;
     while index < lines.len() {
