@@ -13,6 +13,7 @@ mod explain;
 mod import;
 mod replay;
 mod run;
+mod report;
 mod schema;
 mod snippet;
 
@@ -25,6 +26,7 @@ use crate::capture::CaptureError;
 use crate::engine::daemon::{ConfigError, DaemonError};
 use crate::import::ImportError;
 use crate::matrix::compile::CompileError;
+use crate::report::matrix_sheet::SheetError;
 use crate::yaml::LoadError;
 
 /// Proves from live traffic that a deployment follows its connectivity matrix.
@@ -50,6 +52,8 @@ enum Verb {
     Detach(detach::Arguments),
     /// Judge the traffic of capture files
     Replay(replay::Arguments),
+    /// Write a matrix as a sheet or a page
+    Report(report::Arguments),
     /// Print the JSON Schema of a kind of file
     Schema(schema::Arguments),
 }
@@ -99,6 +103,9 @@ pub enum Error {
     Daemon(#[from] DaemonError),
     /// A document could not be read.
     Import(#[from] ImportError),
+    /// A sheet could not be made.
+    #[error(transparent)]
+    Sheet(#[from] SheetError),
     /// A file could not be written.
     #[error("cannot write {}", .path.display())]
     Write {
@@ -124,6 +131,7 @@ impl Cli {
             Verb::Import(arguments) => import::run(&arguments),
             Verb::Detach(arguments) => detach::run(&arguments),
             Verb::Replay(arguments) => replay::run(&arguments),
+            Verb::Report(arguments) => report::run(&arguments),
             Verb::Schema(arguments) => schema::run(&arguments),
         };
         match result {

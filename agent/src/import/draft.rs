@@ -285,20 +285,39 @@ impl Builder {
     }
 }
 
+/// Whether a host's first label says what it serves, not which component it is.
+fn is_common(label: &str) -> bool {
+    super::vocabulary::application(label).is_some() || matches!(label, "www" | "api" | "mail" | "login" | "cdn" | "web" | "download" | "downloads" | "update" | "updates")
+}
+
 /// Names that are the end of exactly one longer name (`Provider Agent` of `RAS Provider Agent`), or that differ from
-/// another by a stray letter: short key to long title.
+/// another by a stray letter, and hosts that are named after a component: short key to long title.
 fn merge(ends: &[Endpoint], used: &[usize]) -> HashMap<String, String> {
     let mut titles: HashMap<String, &str> = HashMap::new();
+    let mut merged = HashMap::new();
     for index in used {
         let endpoint = &ends[*index];
         if endpoint.names.is_empty() {
             titles.entry(endpoint::key(&endpoint.title)).or_insert(&endpoint.title);
         }
     }
+    // `analytics.example.org` is the host of `Analytics`.
+    for index in used {
+        let endpoint = &ends[*index];
+        if let [name] = endpoint.names.as_slice()
+            && *name == endpoint.title.to_lowercase()
+            && let Some((label, rest)) = name.split_once('.')
+            && rest.contains('.')
+            && !is_common(label)
+            && let Some(title) = titles.get(label)
+        {
+            merged.insert(endpoint::key(&endpoint.title), (*title).to_owned());
+        }
+    }
     // Every ending of two words or more, with the names that have it.
     let mut endings: HashMap<&str, Vec<&str>> = HashMap::new();
     for (key, title) in &titles {
-        if title.contains(" - ") {
+        if [" - ", " and ", " or ", ","].iter().any(|joint| title.contains(joint)) {
             continue;
         }
         for (at, _) in key.match_indices(' ') {
@@ -308,7 +327,6 @@ fn merge(ends: &[Endpoint], used: &[usize]) -> HashMap<String, String> {
             }
         }
     }
-    let mut merged = HashMap::new();
     for key in titles.keys() {
         if let Some([longer]) = endings.get(key.as_str()).map(Vec::as_slice) {
             merged.insert(key.clone(), (*longer).to_owned());

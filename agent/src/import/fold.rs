@@ -58,6 +58,12 @@ pub(super) struct Folded {
 
 /// Folds a text.
 pub(super) fn fold(text: &str) -> Folded {
+    if text.is_ascii() {
+        return Folded {
+            text: text.to_owned(),
+            look_alikes: false,
+        };
+    }
     let mut look_alikes = false;
     let text = text
         .nfkc()
@@ -129,6 +135,9 @@ fn strip_tags(text: &str) -> String {
         });
         match tag {
             Some((end, name)) => {
+                if name == "sup" {
+                    plain.push_str(if tail.starts_with("</") { "}" } else { "^{" });
+                }
                 if name.starts_with("br") || matches!(name.as_str(), "p" | "div" | "li") {
                     plain.push(' ');
                 }
@@ -258,6 +267,7 @@ mod tests {
         check("*.<u>example.org</u>", "*.example.org");
         check("*xt.blob.example.org", "*xt.blob.example.org");
         check("a<br>b", "a b");
+        check("Gateway<sup>1</sup>", "Gateway^{1}");
         check("<host> of the site", "<host> of the site");
         check("[the list](https://example.org/x)", "the list (https://example.org/x)");
         check("[example.org](https://example.org/)", "example.org");
@@ -274,5 +284,6 @@ mod tests {
         check("Server (CA)", ("Server (CA)", ""));
         check("*", ("*", ""));
         check("443*", ("443", "*"));
+        check("Gateway^{1}", ("Gateway", "^{1}"));
     }
 }

@@ -1,6 +1,10 @@
 //! What the columns of a table mean: by the words of the header, corrected by what stands in the cells where the two
 //! disagree. Headers are shifted, fused with the first row, printed twice, or say `Type` for the transport.
 
+use std::sync::OnceLock;
+
+use foldhash::{HashMap, HashMapExt};
+
 use super::block::Row;
 use super::direction;
 use super::endpoint;
@@ -86,21 +90,36 @@ fn kind(cell: &str) -> Option<Kind> {
     if words.is_empty() || words.split(' ').count() > HEADER_WORDS {
         return None;
     }
-    let padded = format!(" {words} ");
-    VOCABULARY
-        .iter()
-        .find(|(_, list)| list.iter().any(|word| padded.contains(&format!(" {word} "))))
-        .map(|(kind, _)| *kind)
+    let words: Vec<&str> = words.split(' ').collect();
+    let phrases = (1..=LONGEST_PHRASE).flat_map(|count| words.windows(count).map(|window| window.join(" ")));
+    phrases
+        .filter_map(|phrase| vocabulary_index().get(phrase.as_str()))
+        .min_by_key(|(precedence, _)| *precedence)
+        .map(|(_, kind)| *kind)
+}
+
+/// Longest phrase of the vocabulary in words.
+const LONGEST_PHRASE: usize = 3;
+
+/// Phrase to its precedence and meaning: every row of a table is asked whether it is a header.
+fn vocabulary_index() -> &'static HashMap<&'static str, (usize, Kind)> {
+    static INDEX: OnceLock<HashMap<&'static str, (usize, Kind)>> = OnceLock::new();
+    INDEX.get_or_init(|| {
+        let mut index = HashMap::new();
+        for (precedence, (kind, phrases)) in VOCABULARY.iter().enumerate() {
+            for phrase in *phrases {
+                index.entry(*phrase).or_insert((precedence, *kind));
+            }
+        }
+        index
+    })
 }
 
 /// Whether a row names columns.
 pub(super) fn is_header(cells: &[String]) -> bool {
     let filled: Vec<&str> = cells.iter().map(|cell| cell.trim()).filter(|cell| !cell.is_empty()).collect();
-    let digits = filled.iter().any(|cell| {
-        let ports = Ports::parse(cell);
-        ports.has_ranges() || endpoint::is_names(cell)
-    });
-    if digits || filled.len() < 2 {
+    let begins_with_digit = |cell: &&str| cell.as_bytes().first().is_some_and(u8::is_ascii_digit);
+    if filled.len() < 2 || filled.iter().any(begins_with_digit) {
         return false;
     }
     let mut kinds: Vec<Kind> = filled.iter().filter_map(|cell| kind(cell)).collect();
@@ -109,7 +128,11 @@ pub(super) fn is_header(cells: &[String]) -> bool {
     kinds.dedup();
     let bare_transport = filled.iter().filter(|cell| vocabulary::protocol(cell).is_some()).count();
     let telling = kinds.iter().any(|kind| matches!(kind, Kind::Source | Kind::Destination | Kind::Port | Kind::Protocol | Kind::Direction));
-    telling && kinds.len() >= 2 && recognised * 5 >= filled.len() * 2 && bare_transport < recognised
+    telling
+        && kinds.len() >= 2
+        && recognised * 5 >= filled.len() * 2
+        && bare_transport < recognised
+        && !filled.iter().any(|cell| Ports::parse(cell).has_ranges() || endpoint::is_names(cell))
 }
 
 /// The columns that a header row names.
@@ -189,6 +212,8 @@ struct Profile {
     directions: usize,
     arrows: usize,
     names: usize,
+    /// Ports, transports or applications.
+    services: usize,
 }
 
 impl Profile {
@@ -206,6 +231,7 @@ impl Profile {
             let short = cell.split_whitespace().count() <= 12;
             let ports = Ports::parse(cell);
             profile.ports += usize::from(ports.is_clean() && ports.has_ranges());
+            profile.services += usize::from(ports.is_clean());
             profile.protocols += usize::from(ports.is_clean() && !ports.protocols().is_empty());
             profile.applications += usize::from(ports.is_clean() && !ports.applications.is_empty());
             profile.directions += usize::from(short && !ports.is_clean() && direction::parse(cell).is_some());
@@ -249,6 +275,8 @@ pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
             Kind::Protocol
         } else if profile.is(profile.applications) && profile.ports * 2 < profile.filled {
             Kind::Application
+        } else if column.kind == Kind::Application && !has_ports && profile.ports + profile.protocols > 0 && profile.is(profile.services) {
+            Kind::Port
         } else if column.kind == Kind::Application && !profile.is(profile.applications) {
             // `Service` is as often what it is for.
             Kind::Purpose
@@ -303,6 +331,13 @@ mod tests {
 
     fn cells(text: &str) -> Vec<String> {
         text.split('|').map(|cell| cell.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn no_phrase_is_too_long_to_be_found() {
+        for (_, phrases) in VOCABULARY {
+            assert!(phrases.iter().all(|phrase| phrase.split(' ').count() <= LONGEST_PHRASE), "{phrases:?}");
+        }
     }
 
     #[test]

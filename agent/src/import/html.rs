@@ -143,6 +143,8 @@ impl Reader<'_> {
             "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "caption" | "summary" => self.begin(Kind::Heading),
             "title" => self.begin(Kind::Title),
             "li" | "dt" | "dd" => self.begin(Kind::Item),
+            // Mostly a footnote; later stages know it by this form.
+            "sup" => self.string("^{", line),
             "br" => self.string("\n", line),
             "p" | "div" | "ul" | "ol" | "section" | "article" | "header" | "footer" | "blockquote" | "pre" | "dl" | "hr" | "tbody" | "thead" | "tfoot" => {
                 self.separate();
@@ -154,6 +156,10 @@ impl Reader<'_> {
     fn end(&mut self, name: &str) -> Result<(), ImportError> {
         match name {
             "script" | "style" | "template" => self.skipped = self.skipped.saturating_sub(1),
+            "sup" => {
+                let line = self.counted.1;
+                self.string("}", line);
+            }
             "table" => self.close_table()?,
             "tr" | "td" | "th" => {
                 if let Some(table) = self.tables.last_mut() {

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 
 use super::block::Document;
-use super::{ImportError, Input, delimited, fold, html, sheet, text};
+use super::{ImportError, Input, delimited, fold, html, matrix_sheet, sheet, text};
 
 /// What a document is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -83,6 +83,9 @@ fn detect(input: &Input) -> Result<Format, ImportError> {
         return Ok(Format::Html);
     }
     if named(&[".csv", ".tsv"]) {
+        return Ok(Format::Csv);
+    }
+    if bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start().strip_prefix(b"\"").unwrap_or(bytes).starts_with(matrix_sheet::MARK.as_bytes()) {
         return Ok(Format::Csv);
     }
     let head = String::from_utf8_lossy(&bytes[..bytes.len().min(4096)]).to_ascii_lowercase();

@@ -30,6 +30,8 @@ struct Reader<'a> {
     terms: Vec<String>,
     source: Option<String>,
     rows: HashMap<String, u32>,
+    /// Line to its index in what is printed; a line outside tables is printed once.
+    lines: HashMap<u32, usize>,
     section: String,
     /// Whether the document has tables that requirements were made of: then its lists are only explanations.
     tables: bool,
@@ -39,6 +41,7 @@ struct Reader<'a> {
 pub(super) fn read(document: &Document, out: &mut Interpretation) {
     let mut reader = Reader {
         tables: !out.found.is_empty(),
+        lines: out.printed.iter().enumerate().map(|(index, printed)| (printed.line, index)).collect(),
         out,
         listed: Vec::new(),
         terms: terms(document),
@@ -164,8 +167,7 @@ impl Reader<'_> {
     }
 
     fn add(&mut self, line: &Line, from: End, to: End, services: Vec<Service>, application: Option<String>, purpose: &str, mut doubts: Vec<String>) {
-        let text = squeeze(&line.text);
-        let Some(at) = self.out.printed.iter().position(|printed| printed.line == line.number && printed.text == text) else {
+        let Some(at) = self.lines.get(&line.number).copied() else {
             return;
         };
         self.out.printed[at].taken = true;

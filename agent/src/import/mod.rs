@@ -17,7 +17,7 @@ mod header;
 mod html;
 mod input;
 mod lists;
-mod matrix_sheet;
+pub(crate) mod matrix_sheet;
 mod pipes;
 mod ports;
 mod report;

@@ -71,20 +71,19 @@ pub(super) struct Interpretation {
 /// Reads all tables of a document.
 pub(super) fn interpret(document: &Document) -> Interpretation {
     // Names that are known from elsewhere in the document help to take apart what was run together, so that it is read
-    // twice: once for the names.
-    let mut known: Known = Known::default();
-    let first = Reader::new(document, &known).read();
-    for heading in &first.headings {
+    // several times: for the headings, for the names, for good.
+    let mut known = Known::default();
+    for heading in &Reader::new(document, &known).read().headings {
         known.insert(heading, true);
     }
-    for found in &first.found {
-        let fused = found.doubts.iter().any(|doubt| doubt.starts_with(FUSED));
-        for end in [found.from, found.to] {
-            if let End::Named(index) = end
-                && !fused
-            {
-                known.insert(&first.ends[index].title, false);
-            }
+    let named = Reader::new(document, &known).read();
+    let is_fused = |found: &&Found| found.doubts.iter().any(|doubt| doubt.starts_with(FUSED));
+    let fused: HashSet<End> = named.found.iter().filter(is_fused).flat_map(|found| [found.from, found.to]).collect();
+    for end in named.found.iter().flat_map(|found| [found.from, found.to]) {
+        if let End::Named(index) = end
+            && !fused.contains(&end)
+        {
+            known.insert(&named.ends[index].title, false);
         }
     }
     Reader::new(document, &known).read()
@@ -207,6 +206,8 @@ struct Reader<'a> {
     known: &'a Known,
     out: Interpretation,
     section: String,
+    /// The heading of the open table: a line between its rows may look like a heading.
+    table_section: String,
     /// The nearest heading that can be the name of a component.
     subject: Option<String>,
     /// What a sentence before the table says of it.
@@ -230,6 +231,7 @@ impl<'a> Reader<'a> {
             known,
             out: Interpretation::default(),
             section: document.title.clone().unwrap_or_default(),
+            table_section: document.title.clone().unwrap_or_default(),
             subject: None,
             lead: Lead::default(),
             columns: Vec::new(),
@@ -315,7 +317,6 @@ impl<'a> Reader<'a> {
         self.out.headings.push(text.clone());
         self.section = text;
         self.lead = Lead::default();
-        self.row = 0;
     }
 
     fn table(&mut self, table: &Table) {
@@ -373,10 +374,7 @@ impl<'a> Reader<'a> {
             } else if self.is_section(row, table.strict) {
                 let title = row.filled().next().map(|(_, cell)| without_markup(cell)).unwrap_or_default();
                 self.heading(&title);
-                self.above = Above {
-                    last: 0..0,
-                    ..Above::default()
-                };
+                self.begin();
                 self.leave_row(row);
             } else {
                 headless = false;
@@ -395,7 +393,13 @@ impl<'a> Reader<'a> {
         let rows = data_rows(&below[..end]);
         self.columns = header::columns(cells);
         self.column_doubts = header::refine(&mut self.columns, &rows);
+        self.begin();
+    }
+
+    /// Begins to count and to inherit anew.
+    fn begin(&mut self) {
         self.above = Above::default();
+        self.table_section.clone_from(&self.section);
         self.row = 0;
     }
 
@@ -442,7 +446,7 @@ impl<'a> Reader<'a> {
                 }
                 Kind::Ends => append(&mut parts.ends, cell),
                 Kind::Port => {
-                    if cell.chars().any(|c| c.is_alphanumeric() || c == '*') {
+                    if cell.chars().any(|c| c.is_alphanumeric() || c == '*') && !cell.starts_with('=') {
                         parts.ports.push((cell.to_owned(), column.protocols.clone()));
                     }
                     if let Some(direction) = header::direction_of(&column.title) {
@@ -590,7 +594,7 @@ impl<'a> Reader<'a> {
     /// Adds the rest of a name, unless the name has it already.
     fn complete(&mut self, index: usize, rest: &str) {
         let rest = without_markup(rest);
-        let heading = &self.section;
+        let heading = &self.table_section;
         let title = &mut self.out.ends[index].title;
         let letters = |text: &str| words(text).replace(' ', "");
         let ended = format!(" {}", words(title)).ends_with(&format!(" {}", words(&rest)));
@@ -661,7 +665,7 @@ impl<'a> Reader<'a> {
         };
         let added = self.out.found.split_off(from);
         let mut seen: HashSet<_> = HashSet::new();
-        for found in self.out.found.iter().rev().take_while(|found| found.section == self.section) {
+        for found in self.out.found.iter().rev().take_while(|found| found.section == self.table_section) {
             seen.insert(key(found, &self.out.ends));
         }
         for found in added {
@@ -697,7 +701,7 @@ impl<'a> Reader<'a> {
         }
         let has_protocol_column = self.columns.iter().any(|column| column.kind == Kind::Protocol);
         let printed_transport = !transports.is_empty() || cells.iter().any(|(ports, _)| !ports.protocols().is_empty());
-        if !printed_transport && has_protocol_column && protocol.applications.is_empty() && !self.above.protocols.is_empty() && !cells.is_empty() {
+        if !printed_transport && has_protocol_column && applications.is_empty() && !self.above.protocols.is_empty() && cells.iter().any(|(ports, _)| ports.has_ranges()) {
             transports.clone_from(&self.above.protocols);
             doubts.push("the protocol cell is empty: inherited from the row above".to_owned());
         }
@@ -785,7 +789,7 @@ impl<'a> Reader<'a> {
             necessity: need,
             application,
             purpose,
-            section: self.section.clone(),
+            section: self.table_section.clone(),
             row: 0,
             at: self.out.printed.len(),
             doubts,
@@ -884,11 +888,17 @@ impl<'a> Reader<'a> {
                 if !strict && let Some(end) = self.continued(self.above.source, &endpoint.title, "source", doubts) {
                     return end;
                 }
-                let heading = words(&self.section);
+                let heading = words(&self.table_section);
                 let key = words(&endpoint.title);
                 if !strict && heading.len() > key.len() && heading.starts_with(&format!("{key} ")) && !self.known.is_heading(&endpoint.title) {
                     doubts.push(format!("the source cell `{}` is the beginning of the heading, which is taken", endpoint.title));
-                    endpoint.title.clone_from(&self.section);
+                    endpoint.title.clone_from(&self.table_section);
+                }
+                // Merged cells repeat the source in every row.
+                if let Some(End::Named(above)) = self.above.source
+                    && self.out.ends[above].title == endpoint.title
+                {
+                    return End::Named(above);
                 }
                 let end = self.end(endpoint);
                 self.above.source = Some(end);
@@ -1117,6 +1127,11 @@ fn data_rows(rows: &[Row]) -> Vec<&Row> {
 /// A row as printed.
 pub(super) fn printed(row: &Row) -> String {
     let cells: Vec<String> = row.cells.iter().map(|cell| squeeze(cell)).collect();
+    if let [first, rest @ ..] = cells.as_slice()
+        && rest.iter().all(|cell| cell == first)
+    {
+        return first.clone();
+    }
     let used = cells.iter().rposition(|cell| !cell.is_empty()).map_or(0, |last| last + 1);
     cells[..used].join(" | ")
 }

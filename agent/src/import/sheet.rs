@@ -283,3 +283,16 @@ fn measure(name: &str, kind: &'static str, bytes: &[u8]) -> Result<(), ImportErr
         buffer.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_formula_without_a_value_stays_visible() {
+        let mut grid = Grid::default();
+        grid.put(4, 1, String::new(), Some("of:=A1+1"));
+        assert_eq!(grid.rows[&4][&1], "=A1+1");
+        assert_eq!((grid.remarks[0].number, grid.remarks.len()), (5, 1));
+    }
+}
