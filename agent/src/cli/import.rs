@@ -65,7 +65,11 @@ impl Kind {
 
 /// Imports the documents. Documents without any requirement fall short; their text is in the draft all the same.
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
-    let inputs = arguments.files.iter().map(|path| Input::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let inputs = arguments
+        .files
+        .iter()
+        .map(|path| Input::read(path))
+        .collect::<Result<Vec<_>, _>>()?;
     let options = Options {
         system: arguments.system.clone(),
         format: arguments.format.format(),
@@ -91,7 +95,12 @@ fn finish_matrix(arguments: &Arguments, matrix: &Matrix) -> Result<Outcome, Erro
         Some(id) => matrix
             .find_system(id.as_str())
             .map(|index| matrix.system(index))
-            .ok_or_else(|| Error::Usage(format!("the sheet has no system `{id}`: it has {}", ids(matrix))))?,
+            .ok_or_else(|| {
+                Error::Usage(format!(
+                    "the sheet has no system `{id}`: it has {}",
+                    ids(matrix)
+                ))
+            })?,
         None => match matrix.systems.as_slice() {
             [system] => system,
             _ => {
@@ -104,13 +113,23 @@ fn finish_matrix(arguments: &Arguments, matrix: &Matrix) -> Result<Outcome, Erro
     };
     write(arguments, &import::to_yaml(system))?;
     if arguments.report.is_some() {
-        print_error(|out| writeln!(out, "read back a matrix sheet: {}", snippet::counted(system.requirements.len(), "requirement")))?;
+        print_error(|out| {
+            writeln!(
+                out,
+                "read back a matrix sheet: {}",
+                snippet::counted(system.requirements.len(), "requirement")
+            )
+        })?;
     }
     Ok(Outcome::Fine)
 }
 
 fn ids(matrix: &Matrix) -> String {
-    let ids: Vec<&str> = matrix.systems.iter().map(|system| system.id.as_str()).collect();
+    let ids: Vec<&str> = matrix
+        .systems
+        .iter()
+        .map(|system| system.id.as_str())
+        .collect();
     ids.join(", ")
 }
 
@@ -140,14 +159,25 @@ fn finish_draft(arguments: &Arguments, draft: &Draft) -> Result<Outcome, Error> 
             )?;
         }
         if report.truncated {
-            writeln!(out, "flowproof: a draft holds at most {} requirements: the rest are comments in it", import::MAX_REQUIREMENTS)?;
+            writeln!(
+                out,
+                "flowproof: a draft holds at most {} requirements: the rest are comments in it",
+                import::MAX_REQUIREMENTS
+            )?;
         }
         if report.requirements == 0 {
-            writeln!(out, "flowproof: no requirement was found; the whole text is in the draft as comments")?;
+            writeln!(
+                out,
+                "flowproof: no requirement was found; the whole text is in the draft as comments"
+            )?;
         }
         Ok(())
     })?;
-    Ok(if report.requirements == 0 || report.truncated { Outcome::FallsShort } else { Outcome::Fine })
+    Ok(if report.requirements == 0 || report.truncated {
+        Outcome::FallsShort
+    } else {
+        Outcome::Fine
+    })
 }
 
 fn text(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
@@ -174,7 +204,13 @@ fn text(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "left:")?;
     }
     for note in &report.left {
-        writeln!(out, "  {} line {}: {}", snippet::visible(&note.file), note.line, snippet::visible(&note.text))?;
+        writeln!(
+            out,
+            "  {} line {}: {}",
+            snippet::visible(&note.file),
+            note.line,
+            snippet::visible(&note.text)
+        )?;
     }
     Ok(())
 }

@@ -53,7 +53,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
             source,
         })?,
         None if arguments.format == Kind::Xlsx && std::io::stdout().is_terminal() => {
-            return Err(Error::Usage("a workbook is no text: name a file by `--output`".to_owned()));
+            return Err(Error::Usage(
+                "a workbook is no text: name a file by `--output`".to_owned(),
+            ));
         }
         None => print(|out| out.write_all(&bytes))?,
     }

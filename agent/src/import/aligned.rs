@@ -69,13 +69,19 @@ fn segments(line: &str) -> Vec<Segment> {
 
 /// Whether most texts begin where a column does, or within the width of one (numbers are often aligned to the right).
 fn fits(found: &[Segment], starts: &[usize]) -> bool {
-    found.len() <= starts.len() && found.first().is_some_and(|(start, _)| *start + 1 >= starts[0])
+    found.len() <= starts.len()
+        && found
+            .first()
+            .is_some_and(|(start, _)| *start + 1 >= starts[0])
 }
 
 fn place(found: Vec<Segment>, starts: &[usize]) -> Vec<String> {
     let mut cells = vec![String::new(); starts.len()];
     for (start, text) in found {
-        let column = starts.iter().rposition(|column| *column <= start + 1).unwrap_or(0);
+        let column = starts
+            .iter()
+            .rposition(|column| *column <= start + 1)
+            .unwrap_or(0);
         let cell = &mut cells[column];
         if !cell.is_empty() {
             cell.push(' ');

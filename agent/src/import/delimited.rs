@@ -32,7 +32,11 @@ pub(super) fn read(name: &str, text: &str) -> Result<Document, ImportError> {
         }
     }
     Ok(Document {
-        blocks: vec![Block::Table(Table { strict: true, rows, remarks: Vec::new() })],
+        blocks: vec![Block::Table(Table {
+            strict: true,
+            rows,
+            remarks: Vec::new(),
+        })],
         ..Document::default()
     })
 }
@@ -43,7 +47,9 @@ fn delimiter(text: &str) -> u8 {
     let mut quoted = false;
     for byte in text.bytes().take(16 << 10) {
         quoted ^= byte == b'"';
-        if !quoted && let Some((_, count)) = counts.iter_mut().find(|(delimiter, _)| *delimiter == byte) {
+        if !quoted
+            && let Some((_, count)) = counts.iter_mut().find(|(delimiter, _)| *delimiter == byte)
+        {
             *count += 1;
         }
     }

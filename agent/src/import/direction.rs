@@ -6,19 +6,50 @@ use crate::matrix::Direction;
 
 /// Arrows, longest first.
 const ARROWS: &[(&str, Direction)] = &[
-    ("<-->", Direction::Both), ("<==>", Direction::Both), ("<->", Direction::Both), ("<=>", Direction::Both), ("<>", Direction::Both),
-    ("-->", Direction::Outbound), ("==>", Direction::Outbound), ("->", Direction::Outbound), ("=>", Direction::Outbound), (">>", Direction::Outbound),
-    ("<--", Direction::Inbound), ("<==", Direction::Inbound), ("<-", Direction::Inbound), ("<=", Direction::Inbound), ("<<", Direction::Inbound),
-    ("↔", Direction::Both), ("⇔", Direction::Both), ("⇄", Direction::Both), ("⇆", Direction::Both), ("⟷", Direction::Both), ("⟺", Direction::Both),
-    ("→", Direction::Outbound), ("⇒", Direction::Outbound), ("➔", Direction::Outbound), ("➜", Direction::Outbound), ("⟶", Direction::Outbound), ("►", Direction::Outbound),
-    ("←", Direction::Inbound), ("⇐", Direction::Inbound), ("⟵", Direction::Inbound), ("◄", Direction::Inbound),
+    ("<-->", Direction::Both),
+    ("<==>", Direction::Both),
+    ("<->", Direction::Both),
+    ("<=>", Direction::Both),
+    ("<>", Direction::Both),
+    ("-->", Direction::Outbound),
+    ("==>", Direction::Outbound),
+    ("->", Direction::Outbound),
+    ("=>", Direction::Outbound),
+    (">>", Direction::Outbound),
+    ("<--", Direction::Inbound),
+    ("<==", Direction::Inbound),
+    ("<-", Direction::Inbound),
+    ("<=", Direction::Inbound),
+    ("<<", Direction::Inbound),
+    ("↔", Direction::Both),
+    ("⇔", Direction::Both),
+    ("⇄", Direction::Both),
+    ("⇆", Direction::Both),
+    ("⟷", Direction::Both),
+    ("⟺", Direction::Both),
+    ("→", Direction::Outbound),
+    ("⇒", Direction::Outbound),
+    ("➔", Direction::Outbound),
+    ("➜", Direction::Outbound),
+    ("⟶", Direction::Outbound),
+    ("►", Direction::Outbound),
+    ("←", Direction::Inbound),
+    ("⇐", Direction::Inbound),
+    ("⟵", Direction::Inbound),
+    ("◄", Direction::Inbound),
 ];
 
 /// Letters at the code points of arrows in the Symbol font (0xAB, 0xAC, 0xAE, 0xDB, 0xDC, 0xDE) and in Wingdings (0xDF, 0xE0, 0xF3).
 const LETTERS: &[(&str, Direction)] = &[
-    ("Û", Direction::Both), ("«", Direction::Both), ("ó", Direction::Both),
-    ("Þ", Direction::Outbound), ("®", Direction::Outbound), ("à", Direction::Outbound),
-    ("Ü", Direction::Inbound), ("¬", Direction::Inbound), ("ß", Direction::Inbound),
+    ("Û", Direction::Both),
+    ("«", Direction::Both),
+    ("ó", Direction::Both),
+    ("Þ", Direction::Outbound),
+    ("®", Direction::Outbound),
+    ("à", Direction::Outbound),
+    ("Ü", Direction::Inbound),
+    ("¬", Direction::Inbound),
+    ("ß", Direction::Inbound),
 ];
 
 /// Two ends with an arrow between them.
@@ -75,9 +106,41 @@ pub(super) fn parse(text: &str) -> Option<Direction> {
     }
     let text = format!(" {} ", words(&fold(trimmed).text));
     let has = |list: &[&str]| list.iter().any(|word| text.contains(&format!(" {word} ")));
-    let outbound = has(&["outbound", "out", "egress", "outgoing", "send", "sends", "outwards", "forward", "ausgehend", "sortant"]);
-    let inbound = has(&["inbound", "in", "ingress", "incoming", "receive", "receives", "inwards", "eingehend", "entrant"]);
-    let both = has(&["both", "bidirectional", "bi directional", "two way", "2 way", "bidir", "mutual", "either", "beide", "bidirektional"]);
+    let outbound = has(&[
+        "outbound",
+        "out",
+        "egress",
+        "outgoing",
+        "send",
+        "sends",
+        "outwards",
+        "forward",
+        "ausgehend",
+        "sortant",
+    ]);
+    let inbound = has(&[
+        "inbound",
+        "in",
+        "ingress",
+        "incoming",
+        "receive",
+        "receives",
+        "inwards",
+        "eingehend",
+        "entrant",
+    ]);
+    let both = has(&[
+        "both",
+        "bidirectional",
+        "bi directional",
+        "two way",
+        "2 way",
+        "bidir",
+        "mutual",
+        "either",
+        "beide",
+        "bidirektional",
+    ]);
     if both || (outbound && inbound) {
         Some(Direction::Both)
     } else if outbound || has(&["unidirectional", "one way", "uni directional"]) {
@@ -101,8 +164,14 @@ mod tests {
         check("Both", Some(Direction::Both));
         check("In/Out", Some(Direction::Both));
         check("Bi-directional", Some(Direction::Both));
-        check("Inbound and Outbound connection (Bi-Directional) with X", Some(Direction::Both));
-        check("Outbound connection (Send-only) with X", Some(Direction::Outbound));
+        check(
+            "Inbound and Outbound connection (Bi-Directional) with X",
+            Some(Direction::Both),
+        );
+        check(
+            "Outbound connection (Send-only) with X",
+            Some(Direction::Outbound),
+        );
         check("→", Some(Direction::Outbound));
         check("<->", Some(Direction::Both));
         check("Оutbound", Some(Direction::Outbound));
@@ -114,12 +183,17 @@ mod tests {
     fn splits_pairs() {
         let check = |text: &str, expect: Option<(&str, &str, Direction)>| {
             let found = ends(text);
-            let found = found.as_ref().map(|ends| (ends.left.as_str(), ends.right.as_str(), ends.direction));
+            let found = found
+                .as_ref()
+                .map(|ends| (ends.left.as_str(), ends.right.as_str(), ends.direction));
             assert_eq!(found, expect, "{text}");
         };
         check("A -> B", Some(("A", "B", Direction::Outbound)));
         check("A→B", Some(("A", "B", Direction::Outbound)));
-        check("WAF Ü Endpoints", Some(("WAF", "Endpoints", Direction::Inbound)));
+        check(
+            "WAF Ü Endpoints",
+            Some(("WAF", "Endpoints", Direction::Inbound)),
+        );
         check("A <--> B", Some(("A", "B", Direction::Both)));
         check("Ü-Wagen", None);
         check("-> B", None);

@@ -8,7 +8,10 @@ use super::endpoint::{self, Endpoint};
 use super::fold::words;
 use super::rows::{self, End, Found};
 use super::{lists, yaml};
-use crate::matrix::{Binding, BuiltInRole, Provenance, Requirement, RequirementId, Role, RoleId, RoleIndex, RoleRef, System, SystemId};
+use crate::matrix::{
+    Binding, BuiltInRole, Provenance, Requirement, RequirementId, Role, RoleId, RoleIndex, RoleRef,
+    System, SystemId,
+};
 
 /// Longest part of an id that is made of a title, in characters.
 const SLUG_CHARACTERS: usize = 40;
@@ -61,7 +64,10 @@ impl Draft {
 
 /// Makes a draft of documents.
 pub(super) fn make(documents: &[Document], system: Option<SystemId>) -> Draft {
-    let title = documents.iter().find_map(title).unwrap_or_else(|| "Imported".to_owned());
+    let title = documents
+        .iter()
+        .find_map(title)
+        .unwrap_or_else(|| "Imported".to_owned());
     let id = system.unwrap_or_else(|| system_id(&title, documents));
     let mut builder = Builder::default();
     let mut headless = Vec::new();
@@ -69,9 +75,18 @@ pub(super) fn make(documents: &[Document], system: Option<SystemId>) -> Draft {
     for document in documents {
         let mut interpretation = rows::interpret(document);
         lists::read(document, &mut interpretation);
-        headless.extend(interpretation.headless.iter().map(|line| (document.name.clone(), *line)));
+        headless.extend(
+            interpretation
+                .headless
+                .iter()
+                .map(|line| (document.name.clone(), *line)),
+        );
         truncated |= interpretation.truncated;
-        let prefix = if documents.len() > 1 { format!("{}: ", document.name) } else { String::new() };
+        let prefix = if documents.len() > 1 {
+            format!("{}: ", document.name)
+        } else {
+            String::new()
+        };
         builder.document(document, interpretation, &prefix, &title);
     }
     let Builder {
@@ -106,13 +121,20 @@ fn title(document: &Document) -> Option<String> {
         Block::Heading(line) if line.text.split_whitespace().count() > 1 => Some(line.text.clone()),
         Block::Heading(_) | Block::Text(_) | Block::Item(_) | Block::Table(_) => None,
     });
-    let stem = || document.name.rsplit_once('.').map_or(document.name.as_str(), |(stem, _)| stem).to_owned();
+    let stem = || {
+        document
+            .name
+            .rsplit_once('.')
+            .map_or(document.name.as_str(), |(stem, _)| stem)
+            .to_owned()
+    };
     let title = document.title.clone().or(heading).unwrap_or_else(stem);
     (!title.trim().is_empty()).then_some(title)
 }
 
 fn system_id(title: &str, documents: &[Document]) -> SystemId {
-    let names = std::iter::once(title).chain(documents.iter().map(|document| document.name.as_str()));
+    let names =
+        std::iter::once(title).chain(documents.iter().map(|document| document.name.as_str()));
     names
         .map(slug)
         .find_map(|slug| SystemId::new(&slug).ok())
@@ -159,14 +181,25 @@ struct Builder {
 }
 
 impl Builder {
-    fn document(&mut self, document: &Document, interpretation: rows::Interpretation, prefix: &str, title: &str) {
+    fn document(
+        &mut self,
+        document: &Document,
+        interpretation: rows::Interpretation,
+        prefix: &str,
+        title: &str,
+    ) {
         let start = self.notes.len();
-        self.notes.extend(interpretation.printed.into_iter().map(|printed| Note {
-            file: document.name.clone(),
-            line: printed.line,
-            kind: if printed.taken { NoteKind::Taken } else { NoteKind::Left },
-            text: printed.text,
-        }));
+        self.notes
+            .extend(interpretation.printed.into_iter().map(|printed| Note {
+                file: document.name.clone(),
+                line: printed.line,
+                kind: if printed.taken {
+                    NoteKind::Taken
+                } else {
+                    NoteKind::Left
+                },
+                text: printed.text,
+            }));
         let used: Vec<usize> = interpretation
             .found
             .iter()
@@ -182,7 +215,15 @@ impl Builder {
         }
     }
 
-    fn requirement(&mut self, found: Found, ends: &[Endpoint], merged: &HashMap<String, String>, start: usize, prefix: &str, title: &str) {
+    fn requirement(
+        &mut self,
+        found: Found,
+        ends: &[Endpoint],
+        merged: &HashMap<String, String>,
+        start: usize,
+        prefix: &str,
+        title: &str,
+    ) {
         let mut doubts = found.doubts;
         let mut role = |end: End, doubts: &mut Vec<String>| match end {
             End::Unknown => RoleRef::BuiltIn(BuiltInRole::Unknown),
@@ -201,7 +242,11 @@ impl Builder {
         };
         let from = role(found.from, &mut doubts);
         let to = role(found.to, &mut doubts);
-        let section = if found.section.trim().is_empty() { title.to_owned() } else { found.section };
+        let section = if found.section.trim().is_empty() {
+            title.to_owned()
+        } else {
+            found.section
+        };
         let id = self.id(from, to, found.services.first().map(ToString::to_string));
         rows::dedup(&mut doubts);
         let purpose = found.purpose.trim().to_owned();
@@ -252,7 +297,11 @@ impl Builder {
     fn role_id(&mut self, title: &str) -> RoleId {
         let mut base = slug(title);
         if base.is_empty() || BuiltInRole::from_id(&base).is_some() {
-            base = if base.is_empty() { "role".to_owned() } else { format!("{base}-role") };
+            base = if base.is_empty() {
+                "role".to_owned()
+            } else {
+                format!("{base}-role")
+            };
         }
         let mut id = base.clone();
         let mut number = 2;
@@ -275,10 +324,18 @@ impl Builder {
         }
         let count = self.requirement_ids.entry(base.clone()).or_insert(0);
         *count += 1;
-        let id = if *count == 1 { base } else { format!("{base}-{count}") };
+        let id = if *count == 1 {
+            base
+        } else {
+            format!("{base}-{count}")
+        };
         // `a-2` may also be somebody's own id.
         if *count > 1 && self.requirement_ids.contains_key(&id) {
-            return self.id(from, to, Some(format!("again-{}", self.requirement_ids.len())));
+            return self.id(
+                from,
+                to,
+                Some(format!("again-{}", self.requirement_ids.len())),
+            );
         }
         self.requirement_ids.entry(id.clone()).or_insert(1);
         RequirementId::new(&id).unwrap_or_else(|_| fallback("requirement", RequirementId::new))
@@ -287,7 +344,20 @@ impl Builder {
 
 /// Whether a host's first label says what it serves, not which component it is.
 fn is_common(label: &str) -> bool {
-    super::vocabulary::application(label).is_some() || matches!(label, "www" | "api" | "mail" | "login" | "cdn" | "web" | "download" | "downloads" | "update" | "updates")
+    super::vocabulary::application(label).is_some()
+        || matches!(
+            label,
+            "www"
+                | "api"
+                | "mail"
+                | "login"
+                | "cdn"
+                | "web"
+                | "download"
+                | "downloads"
+                | "update"
+                | "updates"
+        )
 }
 
 /// Names that are the end of exactly one longer name (`Provider Agent` of `RAS Provider Agent`), or that differ from
@@ -298,7 +368,9 @@ fn merge(ends: &[Endpoint], used: &[usize]) -> HashMap<String, String> {
     for index in used {
         let endpoint = &ends[*index];
         if endpoint.names.is_empty() {
-            titles.entry(endpoint::key(&endpoint.title)).or_insert(&endpoint.title);
+            titles
+                .entry(endpoint::key(&endpoint.title))
+                .or_insert(&endpoint.title);
         }
     }
     // `analytics.example.org` is the host of `Analytics`.
@@ -317,7 +389,10 @@ fn merge(ends: &[Endpoint], used: &[usize]) -> HashMap<String, String> {
     // Every ending of two words or more, with the names that have it.
     let mut endings: HashMap<&str, Vec<&str>> = HashMap::new();
     for (key, title) in &titles {
-        if [" - ", " and ", " or ", ","].iter().any(|joint| title.contains(joint)) {
+        if [" - ", " and ", " or ", ","]
+            .iter()
+            .any(|joint| title.contains(joint))
+        {
             continue;
         }
         for (at, _) in key.match_indices(' ') {
@@ -333,13 +408,18 @@ fn merge(ends: &[Endpoint], used: &[usize]) -> HashMap<String, String> {
             continue;
         }
         // The heading says `X`, the cell below it `X Service`.
-        if let Some(shorter) = key.strip_suffix(" service").or_else(|| key.strip_suffix(" services"))
+        if let Some(shorter) = key
+            .strip_suffix(" service")
+            .or_else(|| key.strip_suffix(" services"))
             && let Some(title) = titles.get(shorter)
         {
             merged.insert(key.clone(), (*title).to_owned());
             continue;
         }
-        let without: Vec<&str> = key.split(' ').filter(|word| word.len() > 1 || !word.bytes().all(|byte| byte.is_ascii_alphabetic())).collect();
+        let without: Vec<&str> = key
+            .split(' ')
+            .filter(|word| word.len() > 1 || !word.bytes().all(|byte| byte.is_ascii_alphabetic()))
+            .collect();
         let without = without.join(" ");
         if without != *key
             && let Some(title) = titles.get(&without)

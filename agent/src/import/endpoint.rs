@@ -1,7 +1,7 @@
 //! Source and destination cells: a component's name, DNS names, addresses, or a placeholder for what the document lost.
 
 use super::direction;
-use super::fold::{fold, squeeze, without_markup, without_marks, words};
+use super::fold::{fold, squeeze, without_marks, without_markup, words};
 use super::ports::Ports;
 use crate::matrix::{Binding, BuiltInRole};
 
@@ -46,7 +46,10 @@ pub(super) fn parse(text: &str) -> Cell {
         return Cell::Placeholder;
     }
     let lower = words(&plain);
-    if matches!(lower.as_str(), "n a" | "na" | "none" | "tbd" | "tba" | "unknown" | "see below") {
+    if matches!(
+        lower.as_str(),
+        "n a" | "na" | "none" | "tbd" | "tba" | "unknown" | "see below"
+    ) {
         return Cell::Placeholder;
     }
     let (bare, marks) = without_marks(&plain);
@@ -55,7 +58,9 @@ pub(super) fn parse(text: &str) -> Cell {
         ..Endpoint::default()
     };
     if !marks.is_empty() {
-        endpoint.doubts.push(format!("`{bare}` has a footnote mark (`{marks}`): see the note in the document"));
+        endpoint.doubts.push(format!(
+            "`{bare}` has a footnote mark (`{marks}`): see the note in the document"
+        ));
     }
     let listed = names(text);
     match listed {
@@ -67,7 +72,9 @@ pub(super) fn parse(text: &str) -> Cell {
             endpoint.names = found.names;
             endpoint.ports = found.ports;
             if let Some(rest) = found.rest {
-                endpoint.doubts.push(format!("the cell goes on after the name: {rest}"));
+                endpoint
+                    .doubts
+                    .push(format!("the cell goes on after the name: {rest}"));
             }
         }
         Some(_) | None => title(&mut endpoint, bare),
@@ -89,9 +96,13 @@ fn title(endpoint: &mut Endpoint, text: &str) {
             .or_else(|| text.char_indices().nth(TITLE_CHARACTERS))
             .map_or(text.len(), |(at, _)| at);
         endpoint.title = text[..end].to_owned();
-        endpoint.doubts.push(format!("the cell is long, its first words are taken as the name: {text}"));
+        endpoint.doubts.push(format!(
+            "the cell is long, its first words are taken as the name: {text}"
+        ));
     }
-    for word in text.split(|c: char| c.is_whitespace() || matches!(c, '(' | ')' | '[' | ']' | ',' | ';' | '"' | '\'')) {
+    for word in text.split(|c: char| {
+        c.is_whitespace() || matches!(c, '(' | ')' | '[' | ']' | ',' | ';' | '"' | '\'')
+    }) {
         if let Some((name, _)) = name(word, false) {
             endpoint.names.push(name);
         }
@@ -101,12 +112,18 @@ fn title(endpoint: &mut Endpoint, text: &str) {
 fn built_in(text: &str, words: &str) -> Option<BuiltInRole> {
     match words {
         "localhost" | "loopback" | "127 0 0 1" | "local host" => Some(BuiltInRole::Localhost),
-        "broadcast" | "255 255 255 255" | "subnet broadcast" | "local broadcast" => Some(BuiltInRole::Broadcast),
-        "any" | "all" | "anywhere" | "everywhere" | "0 0 0 0 0" | "0 0 0 0" | "any host" | "any address" => Some(BuiltInRole::Any),
+        "broadcast" | "255 255 255 255" | "subnet broadcast" | "local broadcast" => {
+            Some(BuiltInRole::Broadcast)
+        }
+        "any" | "all" | "anywhere" | "everywhere" | "0 0 0 0 0" | "0 0 0 0" | "any host"
+        | "any address" => Some(BuiltInRole::Any),
         _ if text == "*" => Some(BuiltInRole::Any),
         _ => None,
     }
 }
+
+/// Most names that are read of one cell.
+const MOST_NAMES: usize = 1000;
 
 struct Names {
     names: Vec<String>,
@@ -126,9 +143,15 @@ fn names(text: &str) -> Option<Names> {
     };
     let mut words = joined.split_whitespace().peekable();
     let mut taken = 0;
-    while let Some(word) = words.peek() {
-        let parts: Vec<&str> = word.split([',', ';']).filter(|part| !part.is_empty()).collect();
-        let parsed: Option<Vec<(String, Option<u16>)>> = parts.iter().map(|part| name(part, true)).collect();
+    while let Some(word) = words.peek()
+        && found.names.len() < MOST_NAMES
+    {
+        let parts: Vec<&str> = word
+            .split([',', ';'])
+            .filter(|part| !part.is_empty())
+            .collect();
+        let parsed: Option<Vec<(String, Option<u16>)>> =
+            parts.iter().map(|part| name(part, true)).collect();
         match parsed {
             Some(parsed) if !parsed.is_empty() => {
                 for (name, port) in parsed {
@@ -139,7 +162,8 @@ fn names(text: &str) -> Option<Names> {
                 }
                 taken += 1;
             }
-            _ if taken > 0 && matches!(*word, "and" | "or" | "&" | "/" | "," | "-" | "•" | "·") => {}
+            _ if taken > 0 && matches!(*word, "and" | "or" | "&" | "/" | "," | "-" | "•" | "·") =>
+                {}
             _ => break,
         }
         words.next();
@@ -160,15 +184,22 @@ fn names(text: &str) -> Option<Names> {
 pub(super) fn name(text: &str, alone: bool) -> Option<(String, Option<u16>)> {
     let text = text.trim_matches(['"', '\'', '<', '>', '`', '(', ')']);
     let (text, from_url) = match text.split_once("://") {
-        Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => (rest.split('/').next().unwrap_or_default(), true),
+        Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            (rest.split('/').next().unwrap_or_default(), true)
+        }
         Some(_) | None => (text.trim_end_matches(['.', '/']), false),
     };
     let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') => (host, Some(port.parse::<u16>().ok().filter(|port| *port > 0)?)),
+        Some((host, port)) if !host.contains(':') => (
+            host,
+            Some(port.parse::<u16>().ok().filter(|port| *port > 0)?),
+        ),
         Some(_) | None => (text, None),
     };
     let (host, path) = match host.split_once('/') {
-        Some((host, path)) if host.parse::<std::net::IpAddr>().is_err() && !path.is_empty() => (host, true),
+        Some((host, path)) if host.parse::<std::net::IpAddr>().is_err() && !path.is_empty() => {
+            (host, true)
+        }
         Some(_) | None => (host, false),
     };
     if !host.contains(['.', ':']) || host.contains('@') {
@@ -181,10 +212,29 @@ pub(super) fn name(text: &str, alone: bool) -> Option<(String, Option<u16>)> {
         Binding::Name(pattern) => {
             let last = pattern.as_str().rsplit('.').next().unwrap_or_default();
             let labels = pattern.as_str().split('.').count();
-            let top = last.len() >= 2 && (last.bytes().all(|byte| byte.is_ascii_alphabetic()) || last.starts_with("xn--"));
-            let product = matches!(last, "exe" | "dll" | "msi" | "net" | "js" | "txt" | "pdf" | "zip" | "conf" | "yaml" | "json" | "xml" | "html" | "sh") && labels == 2 && (last != "net" || host.chars().next().is_some_and(char::is_uppercase));
+            let top = last.len() >= 2
+                && (last.bytes().all(|byte| byte.is_ascii_alphabetic())
+                    || last.starts_with("xn--"));
+            let product = matches!(
+                last,
+                "exe"
+                    | "dll"
+                    | "msi"
+                    | "net"
+                    | "js"
+                    | "txt"
+                    | "pdf"
+                    | "zip"
+                    | "conf"
+                    | "yaml"
+                    | "json"
+                    | "xml"
+                    | "html"
+                    | "sh"
+            ) && labels == 2
+                && (last != "net" || host.chars().next().is_some_and(char::is_uppercase));
             let sure = alone || from_url || pattern.is_wildcard() || labels >= 3;
-            top && sure && !product && !(path && !alone)
+            (alone || !path) && !product && sure && top
         }
     };
     fits.then(|| (binding.to_string(), port))
@@ -200,7 +250,10 @@ pub(super) fn is_title(text: &str) -> bool {
     let text = without_markup(text);
     let ports = Ports::parse(&text);
     let is_service = ports.is_clean() && (ports.has_ranges() || !ports.protocols().is_empty());
-    text.chars().any(char::is_alphabetic) && text.chars().count() <= TITLE_CHARACTERS && direction::ends(&text).is_none() && !is_service
+    text.chars().any(char::is_alphabetic)
+        && text.chars().count() <= TITLE_CHARACTERS
+        && direction::ends(&text).is_none()
+        && !is_service
 }
 
 /// Words that do not tell one component from another.
@@ -209,8 +262,15 @@ const STOP_WORDS: &[&str] = &["in", "the", "a", "an", "of", "your", "for"];
 /// What titles are compared by: case, punctuation and small words do not make another component.
 pub(super) fn key(title: &str) -> String {
     let words = words(&fold(title).text);
-    let kept: Vec<&str> = words.split(' ').filter(|word| !STOP_WORDS.contains(word)).collect();
-    if kept.is_empty() { words } else { kept.join(" ") }
+    let kept: Vec<&str> = words
+        .split(' ')
+        .filter(|word| !STOP_WORDS.contains(word))
+        .collect();
+    if kept.is_empty() {
+        words
+    } else {
+        kept.join(" ")
+    }
 }
 
 #[cfg(test)]
@@ -220,7 +280,7 @@ mod tests {
     fn endpoint(text: &str) -> Endpoint {
         match parse(text) {
             Cell::Endpoint(endpoint) => endpoint,
-            other => panic!("{text}: {other:?}"),
+            other @ (Cell::Blank | Cell::Placeholder) => panic!("{text}: {other:?}"),
         }
     }
 
@@ -228,18 +288,53 @@ mod tests {
     fn reads_titles_and_names() {
         let check = |text: &str, title: &str, names: &[&str]| {
             let endpoint = endpoint(text);
-            assert_eq!((endpoint.title.as_str(), endpoint.names.iter().map(String::as_str).collect::<Vec<_>>()), (title, names.to_vec()), "{text}");
+            assert_eq!(
+                (
+                    endpoint.title.as_str(),
+                    endpoint
+                        .names
+                        .iter()
+                        .map(String::as_str)
+                        .collect::<Vec<_>>()
+                ),
+                (title, names.to_vec()),
+                "{text}"
+            );
         };
         check("Web host", "Web host", &[]);
         check("<b>Gateway</b>**", "Gateway", &[]);
         check("cdn.example.org", "cdn.example.org", &["cdn.example.org"]);
-        check("https://cdn.example.org/a/b", "cdn.example.org", &["cdn.example.org"]);
+        check(
+            "https://cdn.example.org/a/b",
+            "cdn.example.org",
+            &["cdn.example.org"],
+        );
         check("*. <u>example.org</u>", "*.example.org", &["*.example.org"]);
-        check("*xt.blob.example.org", "*xt.blob.example.org", &["*xt.blob.example.org"]);
-        check("a.example.org\nb.example.org", "a.example.org and 1 more", &["a.example.org", "b.example.org"]);
-        check("a.example.org, b.example.org", "a.example.org and 1 more", &["a.example.org", "b.example.org"]);
-        check("cdn.example.org This may change.", "cdn.example.org", &["cdn.example.org"]);
-        check("Analytics (analytics.example.org)", "Analytics (analytics.example.org)", &["analytics.example.org"]);
+        check(
+            "*xt.blob.example.org",
+            "*xt.blob.example.org",
+            &["*xt.blob.example.org"],
+        );
+        check(
+            "a.example.org\nb.example.org",
+            "a.example.org and 1 more",
+            &["a.example.org", "b.example.org"],
+        );
+        check(
+            "a.example.org, b.example.org",
+            "a.example.org and 1 more",
+            &["a.example.org", "b.example.org"],
+        );
+        check(
+            "cdn.example.org This may change.",
+            "cdn.example.org",
+            &["cdn.example.org"],
+        );
+        check(
+            "Analytics (analytics.example.org)",
+            "Analytics (analytics.example.org)",
+            &["analytics.example.org"],
+        );
         check("169.254.169.254", "169.254.169.254", &["169.254.169.254"]);
         check("10.0.0.0/8", "10.0.0.0/8", &["10.0.0.0/8"]);
         check("ASP.NET service", "ASP.NET service", &[]);
@@ -270,7 +365,10 @@ mod tests {
 
     #[test]
     fn compares_titles() {
-        assert_eq!(key("RAS Gateway in Normal mode"), key("RAS gateway Normal Mode"));
+        assert_eq!(
+            key("RAS Gateway in Normal mode"),
+            key("RAS gateway Normal Mode")
+        );
         assert_ne!(key("Gateway"), key("Gateway 2"));
     }
 }

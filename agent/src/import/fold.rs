@@ -6,13 +6,60 @@ use unicode_normalization::UnicodeNormalization as _;
 /// Letters that look like a Latin one. A reading aid for protocol, port, direction and header cells only: names of
 /// components keep their letters.
 const LOOK_ALIKES: &[(char, char)] = &[
-    ('А', 'A'), ('В', 'B'), ('Е', 'E'), ('К', 'K'), ('М', 'M'), ('Н', 'H'), ('О', 'O'), ('Р', 'P'),
-    ('С', 'C'), ('Т', 'T'), ('Х', 'X'), ('У', 'Y'), ('І', 'I'), ('Ѕ', 'S'), ('Ј', 'J'), ('Ѵ', 'V'),
-    ('а', 'a'), ('е', 'e'), ('о', 'o'), ('р', 'p'), ('с', 'c'), ('х', 'x'), ('у', 'y'), ('і', 'i'),
-    ('ѕ', 's'), ('ј', 'j'), ('к', 'k'), ('м', 'm'), ('т', 't'), ('н', 'h'), ('в', 'b'), ('ԁ', 'd'),
-    ('Α', 'A'), ('Β', 'B'), ('Ε', 'E'), ('Ζ', 'Z'), ('Η', 'H'), ('Ι', 'I'), ('Κ', 'K'), ('Μ', 'M'),
-    ('Ν', 'N'), ('Ο', 'O'), ('Ρ', 'P'), ('Τ', 'T'), ('Υ', 'Y'), ('Χ', 'X'), ('ο', 'o'), ('ρ', 'p'),
-    ('υ', 'u'), ('ν', 'v'), ('ι', 'i'), ('α', 'a'), ('ϲ', 'c'), ('Ϲ', 'C'),
+    ('А', 'A'),
+    ('В', 'B'),
+    ('Е', 'E'),
+    ('К', 'K'),
+    ('М', 'M'),
+    ('Н', 'H'),
+    ('О', 'O'),
+    ('Р', 'P'),
+    ('С', 'C'),
+    ('Т', 'T'),
+    ('Х', 'X'),
+    ('У', 'Y'),
+    ('І', 'I'),
+    ('Ѕ', 'S'),
+    ('Ј', 'J'),
+    ('Ѵ', 'V'),
+    ('а', 'a'),
+    ('е', 'e'),
+    ('о', 'o'),
+    ('р', 'p'),
+    ('с', 'c'),
+    ('х', 'x'),
+    ('у', 'y'),
+    ('і', 'i'),
+    ('ѕ', 's'),
+    ('ј', 'j'),
+    ('к', 'k'),
+    ('м', 'm'),
+    ('т', 't'),
+    ('н', 'h'),
+    ('в', 'b'),
+    ('ԁ', 'd'),
+    ('Α', 'A'),
+    ('Β', 'B'),
+    ('Ε', 'E'),
+    ('Ζ', 'Z'),
+    ('Η', 'H'),
+    ('Ι', 'I'),
+    ('Κ', 'K'),
+    ('Μ', 'M'),
+    ('Ν', 'N'),
+    ('Ο', 'O'),
+    ('Ρ', 'P'),
+    ('Τ', 'T'),
+    ('Υ', 'Y'),
+    ('Χ', 'X'),
+    ('ο', 'o'),
+    ('ρ', 'p'),
+    ('υ', 'u'),
+    ('ν', 'v'),
+    ('ι', 'i'),
+    ('α', 'a'),
+    ('ϲ', 'c'),
+    ('Ϲ', 'C'),
 ];
 
 /// Whether a character stands for nothing visible, or may not stand in a file that people edit.
@@ -100,7 +147,12 @@ pub(super) fn words(text: &str) -> String {
 pub(super) fn without_markup(text: &str) -> String {
     let mut plain = strip_tags(text);
     for (entity, character) in [
-        ("&nbsp;", " "), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&"),
+        ("&nbsp;", " "),
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&#39;", "'"),
+        ("&amp;", "&"),
     ] {
         if plain.contains('&') {
             plain = plain.replace(entity, character);
@@ -118,21 +170,36 @@ pub(super) fn without_markup(text: &str) -> String {
     squeeze(&plain)
 }
 
+/// Longest tag in bytes.
+const LONGEST_TAG: usize = 300;
+/// Longest link in bytes.
+const LONGEST_LINK: usize = 2000;
+
 /// Removes inline tags; `<br>` is a blank. Only names of known inline tags: `<host>` is a placeholder, not a tag.
 fn strip_tags(text: &str) -> String {
     const TAGS: &[&str] = &[
-        "b", "i", "u", "s", "em", "strong", "sup", "sub", "span", "font", "code", "small", "p", "br", "br/", "a", "div", "li", "ul",
+        "b", "i", "u", "s", "em", "strong", "sup", "sub", "span", "font", "code", "small", "p",
+        "br", "br/", "a", "div", "li", "ul",
     ];
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find('<') {
         plain.push_str(&rest[..start]);
         let tail = &rest[start..];
-        let tag = tail.find('>').and_then(|end| {
-            let inner = tail[1..end].trim_start_matches('/');
-            let name = inner.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
-            TAGS.contains(&name.as_str()).then_some((end, name))
-        });
+        // Tags of vendors' documents are short; without a bound, a text of `<` alone would take forever.
+        let tag = tail
+            .bytes()
+            .take(LONGEST_TAG)
+            .position(|byte| byte == b'>')
+            .and_then(|end| {
+                let inner = tail[1..end].trim_start_matches('/');
+                let name = inner
+                    .split_whitespace()
+                    .next()
+                    .unwrap_or_default()
+                    .to_ascii_lowercase();
+                TAGS.contains(&name.as_str()).then_some((end, name))
+            });
         match tag {
             Some((end, name)) => {
                 if name == "sup" {
@@ -182,17 +249,28 @@ fn links(text: &str) -> String {
     let mut rest = text;
     while let Some(start) = rest.find('[') {
         let tail = &rest[start..];
-        let link = tail.find("](").and_then(|middle| {
-            let end = tail[middle..].find(')')? + middle;
+        let close = |from: usize, wanted: u8| {
+            tail.bytes()
+                .take(LONGEST_LINK)
+                .skip(from)
+                .position(|byte| byte == wanted)
+                .map(|at| at + from)
+        };
+        let link = close(1, b']').and_then(|middle| {
+            let opens = tail[middle..].starts_with("](");
+            let end = close(middle, b')')?;
             let label = &tail[1..middle];
-            (!label.contains('[')).then_some((label, &tail[middle + 2..end], end))
+            (opens && !label.contains('[')).then_some((label, &tail[middle + 2..end], end))
         });
         match link {
             Some((label, address, end)) => {
                 plain.push_str(&rest[..start]);
                 plain.push_str(label);
                 let bare = address.trim_end_matches('/');
-                if !bare.ends_with(label) && !address.starts_with('#') && !address.starts_with("mailto:") {
+                if !bare.ends_with(label)
+                    && !address.starts_with('#')
+                    && !address.starts_with("mailto:")
+                {
                     plain.push_str(" (");
                     plain.push_str(address);
                     plain.push(')');
@@ -229,7 +307,9 @@ pub(super) fn without_marks(text: &str) -> (&str, &str) {
                 let mark = &inner[start + open.len()..];
                 let is_mark = !mark.is_empty()
                     && mark.len() <= 2
-                    && mark.bytes().all(|byte| byte.is_ascii_digit() || byte == b'*');
+                    && mark
+                        .bytes()
+                        .all(|byte| byte.is_ascii_digit() || byte == b'*');
                 if is_mark && start > 0 {
                     end = end[..start].trim_end();
                 }
@@ -249,7 +329,10 @@ mod tests {
     fn folds_look_alikes() {
         let check = |text: &str, expect: &str, look_alikes: bool| {
             let folded = fold(text);
-            assert_eq!((folded.text.as_str(), folded.look_alikes), (expect, look_alikes));
+            assert_eq!(
+                (folded.text.as_str(), folded.look_alikes),
+                (expect, look_alikes)
+            );
         };
         check("TCP", "TCP", false);
         check("ТСР", "TCP", true);
@@ -269,7 +352,10 @@ mod tests {
         check("a<br>b", "a b");
         check("Gateway<sup>1</sup>", "Gateway^{1}");
         check("<host> of the site", "<host> of the site");
-        check("[the list](https://example.org/x)", "the list (https://example.org/x)");
+        check(
+            "[the list](https://example.org/x)",
+            "the list (https://example.org/x)",
+        );
         check("[example.org](https://example.org/)", "example.org");
         check("R&amp;D &lt;x&gt;", "R&D <x>");
         check("a_b and c_d", "a_b and c_d");

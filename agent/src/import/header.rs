@@ -55,31 +55,157 @@ pub(super) struct Column {
 
 /// Share of a column's cells, in percent, that must agree before the cells overrule the header.
 const AGREEMENT: usize = 60;
+/// Headers of columns that hold one end, whichever it is.
+const COMPONENT: &[&str] = &[
+    "component",
+    "components",
+    "node",
+    "nodes",
+    "role",
+    "roles",
+    "machine",
+    "machines",
+    "device",
+    "devices",
+    "appliance",
+    "product",
+    "module",
+    "system",
+    "name",
+];
 /// Longest header cell in words.
 const HEADER_WORDS: usize = 7;
 
 /// Words of headers in order of precedence: `Destination port` is a port, `Source address` a source.
 const VOCABULARY: &[(Kind, &[&str])] = &[
     (Kind::ServiceTag, &["service tag", "service tags"]),
-    (Kind::SourcePort, &["source port", "source ports", "src port", "local port", "client port", "ephemeral port"]),
+    (
+        Kind::SourcePort,
+        &[
+            "source port",
+            "source ports",
+            "src port",
+            "local port",
+            "client port",
+            "ephemeral port",
+        ],
+    ),
     (Kind::Port, &["port", "ports", "portnummer", "puerto"]),
-    (Kind::Direction, &["direction", "initiation", "inbound outbound", "in out", "richtung", "sens"]),
-    (Kind::Protocol, &["protocol", "protocols", "transport", "type", "tcp udp", "proto", "protokoll", "protocole", "layer 4"]),
-    (Kind::Application, &["application protocol", "application", "app", "service name"]),
-    (Kind::Necessity, &["required", "mandatory", "optional", "necessity", "requirement level"]),
+    (
+        Kind::Direction,
+        &[
+            "direction",
+            "initiation",
+            "inbound outbound",
+            "in out",
+            "richtung",
+            "sens",
+        ],
+    ),
+    (
+        Kind::Protocol,
+        &[
+            "protocol",
+            "protocols",
+            "transport",
+            "type",
+            "tcp udp",
+            "proto",
+            "protokoll",
+            "protocole",
+            "layer 4",
+        ],
+    ),
+    (
+        Kind::Application,
+        &["application protocol", "application", "app", "service name"],
+    ),
+    (
+        Kind::Necessity,
+        &[
+            "required",
+            "mandatory",
+            "optional",
+            "necessity",
+            "requirement level",
+        ],
+    ),
     (
         Kind::Purpose,
         &[
-            "purpose", "description", "usage", "use", "notes", "note", "comment", "comments", "remark", "remarks", "details", "reason", "function",
-            "explanation", "used for", "needed for", "required for", "functionality", "justification", "zweck", "beschreibung", "verwendung", "bemerkung",
+            "purpose",
+            "description",
+            "usage",
+            "use",
+            "notes",
+            "note",
+            "comment",
+            "comments",
+            "remark",
+            "remarks",
+            "details",
+            "reason",
+            "function",
+            "explanation",
+            "used for",
+            "needed for",
+            "required for",
+            "functionality",
+            "justification",
+            "zweck",
+            "beschreibung",
+            "verwendung",
+            "bemerkung",
         ],
     ),
-    (Kind::Source, &["source", "sources", "from", "initiator", "origin", "originator", "src", "sender", "initiated by", "quelle", "von", "client"]),
+    (
+        Kind::Source,
+        &[
+            "source",
+            "sources",
+            "from",
+            "initiator",
+            "origin",
+            "originator",
+            "src",
+            "sender",
+            "initiated by",
+            "quelle",
+            "von",
+            "client",
+        ],
+    ),
     (
         Kind::Destination,
         &[
-            "destination", "destinations", "to", "target", "targets", "host", "hosts", "hostname", "url", "urls", "fqdn", "fqdns", "address", "addresses",
-            "domain", "domains", "dest", "dst", "receiver", "responder", "listener", "endpoint", "endpoints", "server", "ziel", "nach", "dns name", "ip",
+            "destination",
+            "destinations",
+            "to",
+            "target",
+            "targets",
+            "host",
+            "hosts",
+            "hostname",
+            "url",
+            "urls",
+            "fqdn",
+            "fqdns",
+            "address",
+            "addresses",
+            "domain",
+            "domains",
+            "dest",
+            "dst",
+            "receiver",
+            "responder",
+            "listener",
+            "endpoint",
+            "endpoints",
+            "server",
+            "ziel",
+            "nach",
+            "dns name",
+            "ip",
         ],
     ),
     (Kind::Application, &["service", "services"]),
@@ -91,7 +217,8 @@ fn kind(cell: &str) -> Option<Kind> {
         return None;
     }
     let words: Vec<&str> = words.split(' ').collect();
-    let phrases = (1..=LONGEST_PHRASE).flat_map(|count| words.windows(count).map(|window| window.join(" ")));
+    let phrases =
+        (1..=LONGEST_PHRASE).flat_map(|count| words.windows(count).map(|window| window.join(" ")));
     phrases
         .filter_map(|phrase| vocabulary_index().get(phrase.as_str()))
         .min_by_key(|(precedence, _)| *precedence)
@@ -117,7 +244,11 @@ fn vocabulary_index() -> &'static HashMap<&'static str, (usize, Kind)> {
 
 /// Whether a row names columns.
 pub(super) fn is_header(cells: &[String]) -> bool {
-    let filled: Vec<&str> = cells.iter().map(|cell| cell.trim()).filter(|cell| !cell.is_empty()).collect();
+    let filled: Vec<&str> = cells
+        .iter()
+        .map(|cell| cell.trim())
+        .filter(|cell| !cell.is_empty())
+        .collect();
     let begins_with_digit = |cell: &&str| cell.as_bytes().first().is_some_and(u8::is_ascii_digit);
     if filled.len() < 2 || filled.iter().any(begins_with_digit) {
         return false;
@@ -126,13 +257,23 @@ pub(super) fn is_header(cells: &[String]) -> bool {
     let recognised = kinds.len();
     kinds.sort();
     kinds.dedup();
-    let bare_transport = filled.iter().filter(|cell| vocabulary::protocol(cell).is_some()).count();
-    let telling = kinds.iter().any(|kind| matches!(kind, Kind::Source | Kind::Destination | Kind::Port | Kind::Protocol | Kind::Direction));
+    let bare_transport = filled
+        .iter()
+        .filter(|cell| vocabulary::protocol(cell).is_some())
+        .count();
+    let telling = kinds.iter().any(|kind| {
+        matches!(
+            kind,
+            Kind::Source | Kind::Destination | Kind::Port | Kind::Protocol | Kind::Direction
+        )
+    });
     telling
         && kinds.len() >= 2
         && recognised * 5 >= filled.len() * 2
         && bare_transport < recognised
-        && !filled.iter().any(|cell| Ports::parse(cell).has_ranges() || endpoint::is_names(cell))
+        && !filled
+            .iter()
+            .any(|cell| Ports::parse(cell).has_ranges() || endpoint::is_names(cell))
 }
 
 /// The columns that a header row names.
@@ -144,7 +285,11 @@ pub(super) fn columns(cells: &[String]) -> Vec<Column> {
             Column {
                 kind: kind(cell).unwrap_or(Kind::Other),
                 title: super::fold::without_markup(cell),
-                protocols: words.split(' ').filter_map(vocabulary::protocol).filter(|protocol| protocol.has_ports()).collect(),
+                protocols: words
+                    .split(' ')
+                    .filter_map(vocabulary::protocol)
+                    .filter(|protocol| protocol.has_ports())
+                    .collect(),
             }
         })
         .collect()
@@ -174,15 +319,35 @@ pub(super) fn fused(cells: &[String]) -> Option<(Vec<String>, Vec<String>)> {
 
 /// Adds a second header row below the first: `Ports` over `TCP` and `UDP`.
 pub(super) fn second(columns: &mut [Column], cells: &[String]) -> bool {
-    let filled: Vec<&str> = cells.iter().map(|cell| cell.trim()).filter(|cell| !cell.is_empty()).collect();
+    let filled: Vec<&str> = cells
+        .iter()
+        .map(|cell| cell.trim())
+        .filter(|cell| !cell.is_empty())
+        .collect();
     let names_columns = |cell: &&str| vocabulary::protocol(cell).is_some() || kind(cell).is_some();
-    let repeated = |index: usize, cell: &str| columns.get(index).is_some_and(|column| column.title == super::fold::without_markup(cell));
-    let new: Vec<&str> = cells.iter().enumerate().filter(|(index, cell)| !cell.trim().is_empty() && !repeated(*index, cell)).map(|(_, cell)| cell.trim()).collect();
-    if filled.is_empty() || new.is_empty() || !new.iter().all(names_columns) || cells.len() > columns.len() {
+    let repeated = |index: usize, cell: &str| {
+        columns
+            .get(index)
+            .is_some_and(|column| column.title == super::fold::without_markup(cell))
+    };
+    let new: Vec<&str> = cells
+        .iter()
+        .enumerate()
+        .filter(|(index, cell)| !cell.trim().is_empty() && !repeated(*index, cell))
+        .map(|(_, cell)| cell.trim())
+        .collect();
+    if filled.is_empty()
+        || new.is_empty()
+        || !new.iter().all(names_columns)
+        || cells.len() > columns.len()
+    {
         return false;
     }
     // One transport alone is a value of a row whose other cells are blank.
-    let ports = columns.iter().filter(|column| column.kind == Kind::Port).count();
+    let ports = columns
+        .iter()
+        .filter(|column| column.kind == Kind::Port)
+        .count();
     if ports < 2 && !new.iter().all(|cell| kind(cell).is_some()) {
         return false;
     }
@@ -220,7 +385,12 @@ impl Profile {
     fn of(rows: &[&Row], column: usize) -> Self {
         let mut profile = Self::default();
         for row in rows.iter().take(200) {
-            let Some(cell) = row.cells.get(column).map(|cell| cell.trim()).filter(|cell| !cell.is_empty()) else {
+            let Some(cell) = row
+                .cells
+                .get(column)
+                .map(|cell| cell.trim())
+                .filter(|cell| !cell.is_empty())
+            else {
                 continue;
             };
             profile.filled += 1;
@@ -234,7 +404,8 @@ impl Profile {
             profile.services += usize::from(ports.is_clean());
             profile.protocols += usize::from(ports.is_clean() && !ports.protocols().is_empty());
             profile.applications += usize::from(ports.is_clean() && !ports.applications.is_empty());
-            profile.directions += usize::from(short && !ports.is_clean() && direction::parse(cell).is_some());
+            profile.directions +=
+                usize::from(short && !ports.is_clean() && direction::parse(cell).is_some());
             profile.names += usize::from(endpoint::is_names(cell));
         }
         profile
@@ -257,10 +428,17 @@ pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
         });
     }
     let mut doubts = Vec::new();
-    let profiles: Vec<Profile> = (0..columns.len()).map(|column| Profile::of(rows, column)).collect();
-    let has_ports = columns.iter().zip(&profiles).any(|(column, profile)| column.kind == Kind::Port && (profile.is(profile.ports) || profile.filled == 0));
+    let profiles: Vec<Profile> = (0..columns.len())
+        .map(|column| Profile::of(rows, column))
+        .collect();
+    let has_ports = columns.iter().zip(&profiles).any(|(column, profile)| {
+        column.kind == Kind::Port && (profile.is(profile.ports) || profile.filled == 0)
+    });
     for (column, profile) in columns.iter_mut().zip(&profiles) {
-        let movable = matches!(column.kind, Kind::Other | Kind::Port | Kind::Protocol | Kind::Application);
+        let movable = matches!(
+            column.kind,
+            Kind::Other | Kind::Port | Kind::Protocol | Kind::Application
+        );
         let found = if profile.filled == 0 {
             continue;
         } else if profile.is(profile.arrows) {
@@ -275,7 +453,11 @@ pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
             Kind::Protocol
         } else if profile.is(profile.applications) && profile.ports * 2 < profile.filled {
             Kind::Application
-        } else if column.kind == Kind::Application && !has_ports && profile.ports + profile.protocols > 0 && profile.is(profile.services) {
+        } else if column.kind == Kind::Application
+            && !has_ports
+            && profile.ports + profile.protocols > 0
+            && profile.is(profile.services)
+        {
             Kind::Port
         } else if column.kind == Kind::Application && !profile.is(profile.applications) {
             // `Service` is as often what it is for.
@@ -284,18 +466,63 @@ pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
             continue;
         };
         if found != column.kind {
-            if found != Kind::Application && !matches!((column.kind, found), (Kind::Application, _) | (Kind::Protocol, Kind::Port)) {
-                doubts.push(format!("the column `{}` is read by its cells, as {}", column.title, found.name()));
+            if found != Kind::Application
+                && !matches!(
+                    (column.kind, found),
+                    (Kind::Application, _) | (Kind::Protocol, Kind::Port)
+                )
+            {
+                doubts.push(format!(
+                    "the column `{}` is read by its cells, as {}",
+                    column.title,
+                    found.name()
+                ));
             }
             column.kind = found;
         }
     }
-    // Without a destination column, a column of names is one.
-    let lacks = |columns: &[Column], kind| !columns.iter().any(|column| column.kind == kind || column.kind == Kind::Ends);
-    if lacks(columns, Kind::Destination)
-        && let Some(column) = (0..columns.len()).find(|index| columns[*index].kind == Kind::Other && profiles[*index].is(profiles[*index].names))
+    // A table that tells which ports a component opens, or needs.
+    let no_ends = !columns
+        .iter()
+        .any(|column| matches!(column.kind, Kind::Source | Kind::Destination | Kind::Ends));
+    if no_ends
+        && columns.iter().any(|column| column.kind == Kind::Port)
+        && let Some(index) = columns.iter().position(|column| {
+            column.kind == Kind::Other
+                && words(&column.title)
+                    .split(' ')
+                    .any(|word| COMPONENT.contains(&word))
+        })
     {
-        doubts.push(format!("the column `{}` is read by its cells, as the destination", columns[column].title));
+        let needs = columns.iter().any(|column| {
+            column.kind == Kind::Port && direction_of(&column.title) == Some(Direction::Outbound)
+        });
+        columns[index].kind = if needs {
+            Kind::Source
+        } else {
+            Kind::Destination
+        };
+        doubts.push(format!(
+            "the column `{}` is read as {}",
+            columns[index].title,
+            columns[index].kind.name()
+        ));
+    }
+    // Without a destination column, a column of names is one.
+    let lacks = |columns: &[Column], kind| {
+        !columns
+            .iter()
+            .any(|column| column.kind == kind || column.kind == Kind::Ends)
+    };
+    if lacks(columns, Kind::Destination)
+        && let Some(column) = (0..columns.len()).find(|index| {
+            columns[*index].kind == Kind::Other && profiles[*index].is(profiles[*index].names)
+        })
+    {
+        doubts.push(format!(
+            "the column `{}` is read by its cells, as the destination",
+            columns[column].title
+        ));
         columns[column].kind = Kind::Destination;
     }
     doubts
@@ -336,7 +563,12 @@ mod tests {
     #[test]
     fn no_phrase_is_too_long_to_be_found() {
         for (_, phrases) in VOCABULARY {
-            assert!(phrases.iter().all(|phrase| phrase.split(' ').count() <= LONGEST_PHRASE), "{phrases:?}");
+            assert!(
+                phrases
+                    .iter()
+                    .all(|phrase| phrase.split(' ').count() <= LONGEST_PHRASE),
+                "{phrases:?}"
+            );
         }
     }
 
@@ -349,7 +581,10 @@ mod tests {
         check("URL | Port", true);
         check("Protocol | Туре | Port", true);
         check("Address | | Purpose | Service tag", true);
-        check("Course | Destination | Duetecolo | Douto | Description", true);
+        check(
+            "Course | Destination | Duetecolo | Douto | Description",
+            true,
+        );
         check("Quelle | Ziel | Port | Beschreibung", true);
         check("Client | Server | TCP | 443", false);
         check("Client | Server", true);
@@ -360,18 +595,38 @@ mod tests {
 
     #[test]
     fn names_columns() {
-        let kinds = |text: &str| columns(&cells(text)).into_iter().map(|column| column.kind).collect::<Vec<_>>();
+        let kinds = |text: &str| {
+            columns(&cells(text))
+                .into_iter()
+                .map(|column| column.kind)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(
             kinds("Source IP | Source port | Destination | Destination port | Protocol"),
-            [Kind::Source, Kind::SourcePort, Kind::Destination, Kind::Port, Kind::Protocol]
+            [
+                Kind::Source,
+                Kind::SourcePort,
+                Kind::Destination,
+                Kind::Port,
+                Kind::Protocol
+            ]
         );
-        assert_eq!(kinds("Owner / Usage | Direction | Foo"), [Kind::Purpose, Kind::Direction, Kind::Other]);
-        assert_eq!(columns(&cells("Outbound TCP port"))[0].protocols, [Protocol::Tcp]);
+        assert_eq!(
+            kinds("Owner / Usage | Direction | Foo"),
+            [Kind::Purpose, Kind::Direction, Kind::Other]
+        );
+        assert_eq!(
+            columns(&cells("Outbound TCP port"))[0].protocols,
+            [Protocol::Tcp]
+        );
     }
 
     #[test]
     fn splits_fused_headers() {
-        let (header, data) = fused(&cells("Source A b | Destination C | Protocols TCP, UDP | Ports 1")).unwrap();
+        let (header, data) = fused(&cells(
+            "Source A b | Destination C | Protocols TCP, UDP | Ports 1",
+        ))
+        .unwrap();
         assert_eq!(header, cells("Source | Destination | Protocols | Ports"));
         assert_eq!(data, cells("A b | C | TCP, UDP | 1"));
         assert!(fused(&cells("Source | Destination | Port")).is_none());
@@ -380,14 +635,23 @@ mod tests {
 
     #[test]
     fn cells_overrule_the_header() {
-        let rows: Vec<Row> = ["A → B | TCP (HTTPS) | 443 | Outbound connection", "B ← C | TCP | 80 | Inbound"]
-            .into_iter()
-            .map(|text| Row { line: 1, cells: cells(text) })
-            .collect();
+        let rows: Vec<Row> = [
+            "A → B | TCP (HTTPS) | 443 | Outbound connection",
+            "B ← C | TCP | 80 | Inbound",
+        ]
+        .into_iter()
+        .map(|text| Row {
+            line: 1,
+            cells: cells(text),
+        })
+        .collect();
         let rows: Vec<&Row> = rows.iter().collect();
         let mut found = columns(&cells("Protocol | Allow Port | Port Number | Network"));
         refine(&mut found, &rows);
         let kinds: Vec<Kind> = found.into_iter().map(|column| column.kind).collect();
-        assert_eq!(kinds, [Kind::Ends, Kind::Protocol, Kind::Port, Kind::Direction]);
+        assert_eq!(
+            kinds,
+            [Kind::Ends, Kind::Protocol, Kind::Port, Kind::Direction]
+        );
     }
 }

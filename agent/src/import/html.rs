@@ -76,7 +76,12 @@ pub(super) fn read(name: &str, text: &str) -> Result<Document, ImportError> {
         match token {
             Token::StartTag(tag) => {
                 let line = reader.line(tag.span.start);
-                reader.start(&String::from_utf8_lossy(&tag.name), &tag.attributes, line, tag.self_closing);
+                reader.start(
+                    &String::from_utf8_lossy(&tag.name),
+                    &tag.attributes,
+                    line,
+                    tag.self_closing,
+                );
             }
             Token::EndTag(tag) => reader.end(&String::from_utf8_lossy(&tag.name))?,
             Token::String(string) => {
@@ -99,13 +104,25 @@ impl Reader<'_> {
         let (counted, line) = self.counted;
         let byte = byte.min(self.text.len());
         if byte > counted {
-            let more = self.text.as_bytes()[counted..byte].iter().filter(|byte| **byte == b'\n').count();
-            self.counted = (byte, line.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)));
+            let more = self.text.as_bytes()[counted..byte]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count();
+            self.counted = (
+                byte,
+                line.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)),
+            );
         }
         self.counted.1
     }
 
-    fn start(&mut self, name: &str, attributes: &BTreeMap<HtmlString, Spanned<HtmlString, usize>>, line: u32, self_closing: bool) {
+    fn start(
+        &mut self,
+        name: &str,
+        attributes: &BTreeMap<HtmlString, Spanned<HtmlString, usize>>,
+        line: u32,
+        self_closing: bool,
+    ) {
         match name {
             "script" | "style" | "template" if !self_closing => self.skipped += 1,
             "table" if self.tables.len() < MAX_DEPTH => {
@@ -123,7 +140,13 @@ impl Reader<'_> {
                     attributes
                         .iter()
                         .find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes()))
-                        .and_then(|(_, value)| std::str::from_utf8(value).ok()?.trim().parse::<usize>().ok())
+                        .and_then(|(_, value)| {
+                            std::str::from_utf8(value)
+                                .ok()?
+                                .trim()
+                                .parse::<usize>()
+                                .ok()
+                        })
                 };
                 if let Some(table) = self.tables.last_mut() {
                     table.in_cell = true;
@@ -140,13 +163,16 @@ impl Reader<'_> {
                     }
                 }
             }
-            "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "caption" | "summary" => self.begin(Kind::Heading),
+            "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "caption" | "summary" => {
+                self.begin(Kind::Heading)
+            }
             "title" => self.begin(Kind::Title),
             "li" | "dt" | "dd" => self.begin(Kind::Item),
             // Mostly a footnote; later stages know it by this form.
             "sup" => self.string("^{", line),
             "br" => self.string("\n", line),
-            "p" | "div" | "ul" | "ol" | "section" | "article" | "header" | "footer" | "blockquote" | "pre" | "dl" | "hr" | "tbody" | "thead" | "tfoot" => {
+            "p" | "div" | "ul" | "ol" | "section" | "article" | "header" | "footer"
+            | "blockquote" | "pre" | "dl" | "hr" | "tbody" | "thead" | "tfoot" => {
                 self.separate();
             }
             _ => {}
@@ -166,7 +192,8 @@ impl Reader<'_> {
                     table.in_cell = false;
                 }
             }
-            "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "caption" | "summary" | "title" | "li" | "dt" | "dd" | "p" | "div" | "ul" | "ol" | "dl" | "section" => self.separate(),
+            "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "caption" | "summary" | "title" | "li"
+            | "dt" | "dd" | "p" | "div" | "ul" | "ol" | "dl" | "section" => self.separate(),
             _ => {}
         }
         Ok(())
@@ -244,7 +271,11 @@ impl Reader<'_> {
             }
             let rows = self.resolve(table)?;
             if !rows.is_empty() {
-                self.document.blocks.push(Block::Table(Table { strict: true, rows, remarks: Vec::new() }));
+                self.document.blocks.push(Block::Table(Table {
+                    strict: true,
+                    rows,
+                    remarks: Vec::new(),
+                }));
             }
         }
         Ok(())
@@ -275,7 +306,11 @@ impl Reader<'_> {
             for cell in cells {
                 inherit(&mut row, &mut reaching);
                 let below = height - index - 1;
-                let down = if cell.rows == 0 { below } else { cell.rows.saturating_sub(1).min(below) };
+                let down = if cell.rows == 0 {
+                    below
+                } else {
+                    cell.rows.saturating_sub(1).min(below)
+                };
                 let text = lines_of(&cell.text);
                 for _ in 0..cell.columns {
                     self.cells += 1;
@@ -310,7 +345,11 @@ impl Reader<'_> {
 
 /// Lines of a cell, each squeezed, without blank ones.
 fn lines_of(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(squeeze).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<String> = text
+        .lines()
+        .map(squeeze)
+        .filter(|line| !line.is_empty())
+        .collect();
     lines.join("\n")
 }
 
@@ -354,18 +393,38 @@ mod tests {
         );
         assert_eq!(
             tables("<table><tr><td>outer<table><tr><td>in<td>ner</table></table>"),
-            [vec![vec!["in".to_owned(), "ner".to_owned()]], vec![vec!["outer".to_owned()]]]
+            [
+                vec![vec!["in".to_owned(), "ner".to_owned()]],
+                vec![vec!["outer".to_owned()]]
+            ]
         );
     }
 
     #[test]
     fn knows_lines_and_headings() {
-        let document = read("a", "<title>T</title>\n<h2>\nSecure <b>Gateway</b></h2>\n<ul><li>one\n<li>two</ul>text").unwrap();
-        let blocks: Vec<String> = document.blocks.iter().map(|block| format!("{block:?}")).collect();
+        let document = read(
+            "a",
+            "<title>T</title>\n<h2>\nSecure <b>Gateway</b></h2>\n<ul><li>one\n<li>two</ul>text",
+        )
+        .unwrap();
+        let blocks: Vec<String> = document
+            .blocks
+            .iter()
+            .map(|block| format!("{block:?}"))
+            .collect();
         assert_eq!(document.title.as_deref(), Some("T"));
-        assert!(blocks[1].contains("Heading") && blocks[1].contains("Secure Gateway"), "{blocks:?}");
-        assert!(blocks[2].contains("Item") && blocks[2].contains("number: 4"), "{blocks:?}");
-        assert!(blocks[3].contains("two") && blocks[4].contains("Text"), "{blocks:?}");
+        assert!(
+            blocks[1].contains("Heading") && blocks[1].contains("Secure Gateway"),
+            "{blocks:?}"
+        );
+        assert!(
+            blocks[2].contains("Item") && blocks[2].contains("number: 4"),
+            "{blocks:?}"
+        );
+        assert!(
+            blocks[3].contains("two") && blocks[4].contains("Text"),
+            "{blocks:?}"
+        );
     }
 
     #[test]

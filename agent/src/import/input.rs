@@ -85,12 +85,22 @@ fn detect(input: &Input) -> Result<Format, ImportError> {
     if named(&[".csv", ".tsv"]) {
         return Ok(Format::Csv);
     }
-    if bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start().strip_prefix(b"\"").unwrap_or(bytes).starts_with(matrix_sheet::MARK.as_bytes()) {
+    if bytes
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(bytes)
+        .trim_ascii_start()
+        .strip_prefix(b"\"")
+        .unwrap_or(bytes)
+        .starts_with(matrix_sheet::MARK.as_bytes())
+    {
         return Ok(Format::Csv);
     }
     let head = String::from_utf8_lossy(&bytes[..bytes.len().min(4096)]).to_ascii_lowercase();
     let start = head.trim_start_matches(['\u{feff}', ' ', '\n', '\r', '\t']);
-    if start.starts_with("<!doctype html") || start.starts_with("<html") || (start.starts_with('<') && head.contains("<table")) {
+    if start.starts_with("<!doctype html")
+        || start.starts_with("<html")
+        || (start.starts_with('<') && head.contains("<table"))
+    {
         return Ok(Format::Html);
     }
     Ok(if named(&[".md", ".markdown"]) {
@@ -104,7 +114,10 @@ fn detect(input: &Input) -> Result<Format, ImportError> {
 fn decode(input: &Input) -> Result<String, ImportError> {
     let bytes = &input.bytes;
     let utf16 = |unit: fn([u8; 2]) -> u16| {
-        let units: Vec<u16> = bytes[2..].chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
+        let units: Vec<u16> = bytes[2..]
+            .chunks_exact(2)
+            .map(|pair| unit([pair[0], pair[1]]))
+            .collect();
         String::from_utf16_lossy(&units)
     };
     let text = if bytes.starts_with(&[0xff, 0xfe]) {
@@ -120,7 +133,10 @@ fn decode(input: &Input) -> Result<String, ImportError> {
     let text = text.trim_start_matches('\u{feff}');
     let strange = text
         .chars()
-        .filter(|c| (c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{c}')) || *c == char::REPLACEMENT_CHARACTER)
+        .filter(|c| {
+            (c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{c}'))
+                || *c == char::REPLACEMENT_CHARACTER
+        })
         .count();
     if text.contains('\0') || strange * 100 > text.len() * BINARY_PERCENT {
         return Err(ImportError::Binary {
@@ -141,8 +157,9 @@ fn decode(input: &Input) -> Result<String, ImportError> {
 /// The WHATWG Encoding Standard's index for windows-1252.
 fn windows_1252(byte: u8) -> char {
     const HIGH: [char; 32] = [
-        '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘', '’', '“', '”', '•',
-        '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
+        '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž',
+        '\u{8f}', '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}',
+        'ž', 'Ÿ',
     ];
     match byte {
         0x80..=0x9f => HIGH[usize::from(byte - 0x80)],
@@ -163,7 +180,9 @@ mod tests {
 
     #[test]
     fn detects_formats() {
-        let check = |name: &str, bytes: &[u8], expect| assert_eq!(detect(&input(name, bytes)).ok(), expect, "{name}");
+        let check = |name: &str, bytes: &[u8], expect| {
+            assert_eq!(detect(&input(name, bytes)).ok(), expect, "{name}")
+        };
         check("a.txt", b"Source\tDestination", Some(Format::Text));
         check("a", b"\n <!DOCTYPE html><p>", Some(Format::Html));
         check("a.md", b"# x", Some(Format::Markdown));
@@ -178,12 +197,16 @@ mod tests {
         assert!(matches!(error(b""), ImportError::Empty { .. }));
         assert!(matches!(error(b" \n\t "), ImportError::Empty { .. }));
         assert!(matches!(error(b"a\0b"), ImportError::Binary { .. }));
-        assert!(matches!(error(&[1, 2, 3, 4, b'a', 6, 7]), ImportError::Binary { .. }));
+        assert!(matches!(
+            error(&[1, 2, 3, 4, b'a', 6, 7]),
+            ImportError::Binary { .. }
+        ));
     }
 
     #[test]
     fn decodes() {
-        let check = |bytes: &[u8], expect: &str| assert_eq!(decode(&input("a", bytes)).unwrap(), expect);
+        let check =
+            |bytes: &[u8], expect: &str| assert_eq!(decode(&input("a", bytes)).unwrap(), expect);
         check(b"\xef\xbb\xbfa\r\nb", "a\nb");
         check(b"\xff\xfea\0\x22\x20", "a\u{2022}");
         check(b"\xfe\xff\0a", "a");

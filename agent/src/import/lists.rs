@@ -12,15 +12,40 @@ use super::vocabulary;
 use crate::matrix::{Direction, Necessity, Service};
 
 /// Words of things that are fetched over the web.
-const WEB: &[&str] = &["cdn", "traffic manager", "web", "website", "download", "downloads", "update", "updates", "portal", "site", "licence", "license", "licensing", "api"];
+const WEB: &[&str] = &[
+    "cdn",
+    "traffic manager",
+    "web",
+    "website",
+    "download",
+    "downloads",
+    "update",
+    "updates",
+    "portal",
+    "site",
+    "licence",
+    "license",
+    "licensing",
+    "api",
+];
 /// Ports of the web.
 const WEB_PORTS: &[u16] = &[80, 443, 8080, 8443];
 /// Longest heading or list entry in words that can name an end.
 const TITLE_WORDS: usize = 6;
 
+/// Most terms and listed ports that are joined to destinations.
+const MOST_LISTED: usize = 200;
+
 /// Ports that the document lists apart from their destinations.
 struct Listed {
     services: Vec<Service>,
+}
+
+/// Services, and what is to be said of them.
+struct Made {
+    services: Vec<Service>,
+    application: Option<String>,
+    doubts: Vec<String>,
 }
 
 struct Reader<'a> {
@@ -41,7 +66,12 @@ struct Reader<'a> {
 pub(super) fn read(document: &Document, out: &mut Interpretation) {
     let mut reader = Reader {
         tables: !out.found.is_empty(),
-        lines: out.printed.iter().enumerate().map(|(index, printed)| (printed.line, index)).collect(),
+        lines: out
+            .printed
+            .iter()
+            .enumerate()
+            .map(|(index, printed)| (printed.line, index))
+            .collect(),
         out,
         listed: Vec::new(),
         terms: terms(document),
@@ -56,7 +86,11 @@ pub(super) fn read(document: &Document, out: &mut Interpretation) {
     for line in outside {
         let (head, _) = split(&line.text);
         let ports = Ports::parse(head);
-        if ports.is_clean() && ports.has_ranges() {
+        if ports.is_clean()
+            && ports.has_ranges()
+            && !endpoint::is_names(&line.text)
+            && reader.listed.len() < MOST_LISTED
+        {
             let services = ports::services(&ports, &[], &ports.applications, &[]).services;
             reader.listed.push(Listed { services });
         }
@@ -66,7 +100,10 @@ pub(super) fn read(document: &Document, out: &mut Interpretation) {
         match block {
             Block::Heading(line) => {
                 reader.section = squeeze(&line.text);
-                let lone = !matches!(blocks.get(index + 1), Some(Block::Item(_) | Block::Text(_) | Block::Table(_)));
+                let lone = !matches!(
+                    blocks.get(index + 1),
+                    Some(Block::Item(_) | Block::Text(_) | Block::Table(_))
+                );
                 if lone {
                     reader.heading(line);
                 }
@@ -85,7 +122,8 @@ fn split(text: &str) -> (&str, Option<&str>) {
     for separator in [": ", " - ", " – ", " — "] {
         // A range is no separator.
         if let Some(at) = text.find(separator)
-            && !(text[..at].ends_with(|c: char| c.is_ascii_digit()) && text[at + separator.len()..].starts_with(|c: char| c.is_ascii_digit()))
+            && !(text[..at].ends_with(|c: char| c.is_ascii_digit())
+                && text[at + separator.len()..].starts_with(|c: char| c.is_ascii_digit()))
         {
             return (text[..at].trim(), Some(text[at + separator.len()..].trim()));
         }
@@ -101,7 +139,11 @@ fn terms(document: &Document) -> Vec<String> {
         };
         let (head, rest) = split(&line.text);
         let heading = matches!(block, Block::Heading(_));
-        if (rest.is_some() || heading) && head.split_whitespace().count() <= 4 && endpoint::is_title(head) {
+        if terms.len() < MOST_LISTED
+            && (rest.is_some() || heading)
+            && head.split_whitespace().count() <= 4
+            && endpoint::is_title(head)
+        {
             terms.push(head.to_owned());
         }
     }
@@ -121,7 +163,14 @@ fn usual_source(document: &Document) -> Option<String> {
             if bare.chars().next().is_some_and(char::is_uppercase) {
                 name.push(bare);
                 if matches!(bare, "Client" | "Clients" | "Agent") && name.len() >= 2 {
-                    let last: Vec<&str> = name.iter().rev().take(3).rev().copied().filter(|word| !matches!(*word, "The" | "A" | "Your" | "In" | "All")).collect();
+                    let last: Vec<&str> = name
+                        .iter()
+                        .rev()
+                        .take(3)
+                        .rev()
+                        .copied()
+                        .filter(|word| !matches!(*word, "The" | "A" | "Your" | "In" | "All"))
+                        .collect();
                     if last.len() >= 2 {
                         *counts.entry(last.join(" ")).or_default() += 1;
                     }
@@ -156,7 +205,9 @@ impl Reader<'_> {
     fn usual(&mut self, doubts: &mut Vec<String>) -> End {
         match self.source.clone() {
             Some(source) => {
-                doubts.push(format!("no source is printed: `{source}` is taken from the text"));
+                doubts.push(format!(
+                    "no source is printed: `{source}` is taken from the text"
+                ));
                 self.titled(&source)
             }
             None => {
@@ -166,7 +217,12 @@ impl Reader<'_> {
         }
     }
 
-    fn add(&mut self, line: &Line, from: End, to: End, services: Vec<Service>, application: Option<String>, purpose: &str, mut doubts: Vec<String>) {
+    fn add(&mut self, line: &Line, from: End, to: End, made: Made, purpose: &str) {
+        let Made {
+            services,
+            application,
+            mut doubts,
+        } = made;
         let Some(at) = self.lines.get(&line.number).copied() else {
             return;
         };
@@ -197,7 +253,11 @@ impl Reader<'_> {
         let names = registered_names(*services.first()?);
         self.terms
             .iter()
-            .find(|term| words(term).split(' ').any(|word| names.contains(&word) && !matches!(word, "http" | "https" | "dns")))
+            .find(|term| {
+                words(term)
+                    .split(' ')
+                    .any(|word| names.contains(&word) && !matches!(word, "http" | "https" | "dns"))
+            })
             .cloned()
     }
 
@@ -206,11 +266,27 @@ impl Reader<'_> {
         if self.listed.is_empty() {
             return Vec::new();
         }
-        let all: Vec<Service> = self.listed.iter().flat_map(|listed| listed.services.iter().copied()).collect();
+        let all: Vec<Service> = self
+            .listed
+            .iter()
+            .flat_map(|listed| listed.services.iter().copied())
+            .collect();
         let text = format!(" {} ", words(name));
         let has = |word: &str| text.contains(&format!(" {word} "));
-        let named: Vec<Service> = all.iter().copied().filter(|service| registered_names(*service).iter().any(|name| has(name))).collect();
-        let web: Vec<Service> = all.iter().copied().filter(|service| service.first().is_some_and(|port| WEB_PORTS.contains(&port))).collect();
+        let named: Vec<Service> = all
+            .iter()
+            .copied()
+            .filter(|service| registered_names(*service).iter().any(|name| has(name)))
+            .collect();
+        let web: Vec<Service> = all
+            .iter()
+            .copied()
+            .filter(|service| {
+                service
+                    .first()
+                    .is_some_and(|port| WEB_PORTS.contains(&port))
+            })
+            .collect();
         doubts.push("ports and destinations are printed apart: joined here".to_owned());
         let mut taken = if !named.is_empty() {
             named
@@ -231,10 +307,10 @@ impl Reader<'_> {
     fn item(&mut self, line: &Line) {
         let (head, rest) = split(&line.text);
         let ports = Ports::parse(head);
-        if ports.is_clean() && ports.has_ranges() {
-            self.listed_ports(line, &ports, rest.unwrap_or_default());
-        } else if endpoint::is_names(&line.text) {
+        if endpoint::is_names(&line.text) {
             self.names(line);
+        } else if ports.is_clean() && ports.has_ranges() {
+            self.listed_ports(line, &ports, rest.unwrap_or_default());
         } else if !self.component(line) && !self.tables && !self.listed.is_empty() {
             self.named_service(line);
         }
@@ -250,14 +326,29 @@ impl Reader<'_> {
         doubts.extend(made.doubts);
         let from = self.usual(&mut doubts);
         let to = self.service_end(&made.services, &mut doubts);
-        let application = ports.applications.first().map(|application| application.name.to_owned());
-        self.add(line, from, to, made.services, application, purpose, doubts);
+        let application = ports
+            .applications
+            .first()
+            .map(|application| application.name.to_owned());
+        self.add(
+            line,
+            from,
+            to,
+            Made {
+                services: made.services,
+                application,
+                doubts,
+            },
+            purpose,
+        );
     }
 
     fn service_end(&mut self, services: &[Service], doubts: &mut Vec<String>) -> End {
         match self.term_for(services) {
             Some(term) => {
-                doubts.push(format!("no destination is printed: `{term}` is taken, whose registered port it is"));
+                doubts.push(format!(
+                    "no destination is printed: `{term}` is taken, whose registered port it is"
+                ));
                 self.titled(&term)
             }
             None => {
@@ -272,7 +363,10 @@ impl Reader<'_> {
         let Cell::Endpoint(mut endpoint) = endpoint::parse(&line.text) else {
             return;
         };
-        let rest = line.text.split_once(char::is_whitespace).map_or("", |(_, rest)| rest);
+        let rest = line
+            .text
+            .split_once(char::is_whitespace)
+            .map_or("", |(_, rest)| rest);
         let beside = Ports::parse(rest);
         let mut doubts = Vec::new();
         let services = if beside.is_clean() && beside.has_ranges() {
@@ -287,7 +381,22 @@ impl Reader<'_> {
         let from = self.usual(&mut doubts);
         let to = self.end(endpoint);
         let purpose = self.section.clone();
-        self.add(line, from, to, services, None, &purpose, doubts);
+        let before = self.out.found.len();
+        self.add(
+            line,
+            from,
+            to,
+            Made {
+                services,
+                application: None,
+                doubts,
+            },
+            &purpose,
+        );
+        if let Some(found) = self.out.found.get_mut(before) {
+            found.necessity =
+                super::rows::necessity_of(rest.trim_start_matches(['-', '–', '—', ',', ' ']));
+        }
     }
 
     /// `Component: TCP 135, 445 - purpose`. Gives whether it is that.
@@ -297,7 +406,10 @@ impl Reader<'_> {
         };
         let (middle, purpose) = split(rest);
         let ports = Ports::parse(middle);
-        let telling = ports.is_clean() && ports.words.is_empty() && ports.has_ranges() && !ports.protocols().is_empty();
+        let telling = ports.is_clean()
+            && ports.words.is_empty()
+            && ports.has_ranges()
+            && !ports.protocols().is_empty();
         if !telling || head.split_whitespace().count() > TITLE_WORDS || !endpoint::is_title(head) {
             return false;
         }
@@ -309,7 +421,17 @@ impl Reader<'_> {
         doubts.push("the line names no source".to_owned());
         let to = self.end(endpoint);
         let section = std::mem::replace(&mut self.section, head.to_owned());
-        self.add(line, End::Unknown, to, made.services, None, purpose.unwrap_or_default(), doubts);
+        self.add(
+            line,
+            End::Unknown,
+            to,
+            Made {
+                services: made.services,
+                application: None,
+                doubts,
+            },
+            purpose.unwrap_or_default(),
+        );
         self.section = section;
         true
     }
@@ -320,28 +442,70 @@ impl Reader<'_> {
         if text.split_whitespace().count() > TITLE_WORDS {
             return;
         }
-        let Some(application) = text.split(|c: char| !c.is_alphanumeric()).find_map(vocabulary::application).filter(|application| !application.services.is_empty()) else {
+        let Some(application) = text
+            .split(|c: char| !c.is_alphanumeric())
+            .find_map(vocabulary::application)
+            .filter(|application| !application.services.is_empty())
+        else {
             return;
         };
         let made = ports::services(&Ports::default(), &[], &[application], &[]);
         let mut doubts = made.doubts;
         let from = self.usual(&mut doubts);
         let to = self.titled(&text);
-        self.add(line, from, to, made.services, Some(application.name.to_owned()), "", doubts);
+        self.add(
+            line,
+            from,
+            to,
+            Made {
+                services: made.services,
+                application: Some(application.name.to_owned()),
+                doubts,
+            },
+            "",
+        );
     }
 
     /// A heading of destinations whose list is missing.
     fn heading(&mut self, line: &Line) {
         let text = squeeze(&line.text);
-        let names_ends = words(&text).split(' ').any(|word| matches!(word, "endpoint" | "endpoints" | "server" | "servers" | "host" | "hosts" | "urls" | "domains"));
-        if self.tables || self.listed.is_empty() || !names_ends || text.split_whitespace().count() > TITLE_WORDS || text.split_whitespace().count() < 2 {
+        let names_ends = words(&text).split(' ').any(|word| {
+            matches!(
+                word,
+                "endpoint"
+                    | "endpoints"
+                    | "server"
+                    | "servers"
+                    | "host"
+                    | "hosts"
+                    | "urls"
+                    | "domains"
+            )
+        });
+        if self.tables
+            || self.listed.is_empty()
+            || !names_ends
+            || text.split_whitespace().count() > TITLE_WORDS
+            || text.split_whitespace().count() < 2
+        {
             return;
         }
-        let mut doubts = vec!["the list under this heading is missing from the document".to_owned()];
+        let mut doubts =
+            vec!["the list under this heading is missing from the document".to_owned()];
         let services = self.ports_for(&text, &mut doubts);
         let from = self.usual(&mut doubts);
         let to = self.titled(&text);
-        self.add(line, from, to, services, None, "", doubts);
+        self.add(
+            line,
+            from,
+            to,
+            Made {
+                services,
+                application: None,
+                doubts,
+            },
+            "",
+        );
     }
 
     /// A sentence that asks for ports.
@@ -356,7 +520,9 @@ impl Reader<'_> {
             return;
         }
         let lower = line.text.to_lowercase();
-        let asks = ["allow", "open", "permit", "whitelist", "require", "need"].iter().any(|word| lower.contains(word));
+        let asks = ["allow", "open", "permit", "whitelist", "require", "need"]
+            .iter()
+            .any(|word| lower.contains(word));
         let Some(at) = lower.find("port ").or_else(|| lower.find("ports ")) else {
             return;
         };
@@ -369,7 +535,8 @@ impl Reader<'_> {
             .iter()
             .take_while(|word| {
                 let parsed = Ports::parse(word);
-                parsed.is_clean() || matches!(word.trim_matches(','), "and" | "or" | "&" | "to" | "-")
+                parsed.is_clean()
+                    || matches!(word.trim_matches(','), "and" | "or" | "&" | "to" | "-")
             })
             .count();
         let ports = Ports::parse(&words[..count].join(" "));
@@ -382,6 +549,16 @@ impl Reader<'_> {
         let from = self.usual(&mut doubts);
         let to = self.service_end(&made.services, &mut doubts);
         let purpose = squeeze(&line.text);
-        self.add(line, from, to, made.services, None, &purpose, doubts);
+        self.add(
+            line,
+            from,
+            to,
+            Made {
+                services: made.services,
+                application: None,
+                doubts,
+            },
+            &purpose,
+        );
     }
 }

@@ -10,7 +10,8 @@ use super::block::{Block, Document, Row};
 use super::fold::visible;
 use super::{ImportError, yaml};
 use crate::matrix::{
-    Binding, BuiltInRole, Direction, Matrix, Necessity, Provenance, Requirement, RequirementId, Role, RoleId, RoleIndex, RoleRef, Service, System, SystemId,
+    Binding, BuiltInRole, Direction, Matrix, Necessity, Provenance, Requirement, RequirementId,
+    Role, RoleId, RoleIndex, RoleRef, Service, System, SystemId,
 };
 
 /// First cell of a matrix sheet.
@@ -18,8 +19,27 @@ pub(crate) const MARK: &str = "flowproof matrix";
 
 /// The columns, in order. `from title` and `to title` are for readers only.
 pub(crate) const COLUMNS: [&str; 21] = [
-    MARK, "system", "id", "from", "from title", "to", "to title", "services", "direction", "necessity", "condition", "application", "purpose", "section", "row",
-    "doubts", "title", "names", "version", "document", "file",
+    MARK,
+    "system",
+    "id",
+    "from",
+    "from title",
+    "to",
+    "to title",
+    "services",
+    "direction",
+    "necessity",
+    "condition",
+    "application",
+    "purpose",
+    "section",
+    "row",
+    "doubts",
+    "title",
+    "names",
+    "version",
+    "document",
+    "file",
 ];
 
 /// The rows of a matrix, without the header, cells escaped.
@@ -30,8 +50,20 @@ pub(crate) fn rows(matrix: &Matrix) -> Vec<[String; COLUMNS.len()]> {
         let mut row = Cells::new("system", system);
         row.set("title", Some(&system.title));
         row.set("version", system.version.as_deref());
-        row.set("document", system.document.as_ref().map(|document| document.title.as_str()));
-        row.set("file", system.document.as_ref().and_then(|document| document.file.as_deref()));
+        row.set(
+            "document",
+            system
+                .document
+                .as_ref()
+                .map(|document| document.title.as_str()),
+        );
+        row.set(
+            "file",
+            system
+                .document
+                .as_ref()
+                .and_then(|document| document.file.as_deref()),
+        );
         rows.push(row.0);
         for role in &system.roles {
             let mut row = Cells::new("role", system);
@@ -58,14 +90,26 @@ fn requirement_row(system: &System, requirement: &Requirement) -> Cells {
     row.set("from title", title(requirement.from));
     row.set("to", Some(system.role_id(requirement.to)));
     row.set("to title", title(requirement.to));
-    row.list("services", requirement.services.iter().map(ToString::to_string));
+    row.list(
+        "services",
+        requirement.services.iter().map(ToString::to_string),
+    );
     row.set("direction", Some(requirement.direction.as_str()));
     row.set("necessity", Some(requirement.necessity.as_str()));
     row.set("condition", requirement.necessity.condition());
     row.set("application", requirement.application.as_deref());
     row.set("purpose", requirement.purpose.as_deref());
-    row.set("section", requirement.provenance.as_ref().map(|provenance| provenance.section.as_str()));
-    let number = requirement.provenance.as_ref().map(|provenance| provenance.row.to_string());
+    row.set(
+        "section",
+        requirement
+            .provenance
+            .as_ref()
+            .map(|provenance| provenance.section.as_str()),
+    );
+    let number = requirement
+        .provenance
+        .as_ref()
+        .map(|provenance| provenance.row.to_string());
     row.set("row", number.as_deref());
     row.list("doubts", requirement.doubts.iter().cloned());
     row
@@ -109,7 +153,11 @@ fn escaped(text: &str) -> String {
             '\r' => escaped.push_str("\\r"),
             '\t' => escaped.push_str("\\t"),
             // Spreadsheets take `_x0041_` for an escape of their own, and trim blanks.
-            character if outer_blank || (character == '_' && text.contains("_x")) || visible(&character.to_string()) != character.to_string() => {
+            character
+                if outer_blank
+                    || (character == '_' && text.contains("_x"))
+                    || visible(&character.to_string()) != character.to_string() =>
+            {
                 let _ = write!(escaped, "\\u{{{:x}}}", u32::from(character));
             }
             character => escaped.push(character),
@@ -119,7 +167,11 @@ fn escaped(text: &str) -> String {
 }
 
 fn guarded(cell: String) -> String {
-    if cell.starts_with(['=', '+', '-', '@', '\'']) { format!("'{cell}") } else { cell }
+    if cell.starts_with(['=', '+', '-', '@', '\'']) {
+        format!("'{cell}")
+    } else {
+        cell
+    }
 }
 
 fn unescaped(text: &str) -> Result<String, String> {
@@ -138,8 +190,14 @@ fn unescaped(text: &str) -> Result<String, String> {
             Some('e') => {}
             Some('u') => {
                 let rest = characters.as_str();
-                let (digits, after) = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).ok_or_else(|| bad_escape(text))?;
-                let code = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32).ok_or_else(|| bad_escape(text))?;
+                let (digits, after) = rest
+                    .strip_prefix('{')
+                    .and_then(|rest| rest.split_once('}'))
+                    .ok_or_else(|| bad_escape(text))?;
+                let code = u32::from_str_radix(digits, 16)
+                    .ok()
+                    .and_then(char::from_u32)
+                    .ok_or_else(|| bad_escape(text))?;
                 plain.push(code);
                 characters = after.chars();
             }
@@ -159,7 +217,11 @@ pub(super) fn read(documents: &[Document]) -> Result<Option<Matrix>, ImportError
         let mut sheets = Vec::new();
         for block in &document.blocks {
             if let Block::Table(table) = block
-                && table.rows.first().and_then(|row| row.cells.first()).is_some_and(|cell| cell.trim() == MARK)
+                && table
+                    .rows
+                    .first()
+                    .and_then(|row| row.cells.first())
+                    .is_some_and(|cell| cell.trim() == MARK)
             {
                 sheets.push(table.rows.clone());
             }
@@ -205,8 +267,14 @@ impl Record<'_> {
     }
 
     fn cell(&self, column: &str) -> &str {
-        let index = COLUMNS.iter().position(|name| *name == column).and_then(|column| self.columns[column]);
-        let cell = index.and_then(|index| self.row.cells.get(index)).map_or("", String::as_str).trim();
+        let index = COLUMNS
+            .iter()
+            .position(|name| *name == column)
+            .and_then(|column| self.columns[column]);
+        let cell = index
+            .and_then(|index| self.row.cells.get(index))
+            .map_or("", String::as_str)
+            .trim();
         cell.strip_prefix('\'').unwrap_or(cell)
     }
 
@@ -215,19 +283,28 @@ impl Record<'_> {
         if cell.is_empty() {
             return Ok(None);
         }
-        unescaped(cell).map(Some).map_err(|reason| self.error(reason))
+        unescaped(cell)
+            .map(Some)
+            .map_err(|reason| self.error(reason))
     }
 
     fn needed(&self, column: &str) -> Result<String, ImportError> {
-        self.text(column)?.ok_or_else(|| self.error(format!("the cell `{column}` is empty")))
+        self.text(column)?
+            .ok_or_else(|| self.error(format!("the cell `{column}` is empty")))
     }
 
     fn list(&self, column: &str) -> Result<Vec<String>, ImportError> {
         let lines = self.cell(column).lines().filter(|line| !line.is_empty());
-        lines.map(|line| unescaped(line).map_err(|reason| self.error(reason))).collect()
+        lines
+            .map(|line| unescaped(line).map_err(|reason| self.error(reason)))
+            .collect()
     }
 
-    fn parsed<T, E: std::fmt::Display>(&self, column: &str, parse: impl Fn(&str) -> Result<T, E>) -> Result<T, ImportError> {
+    fn parsed<T, E: std::fmt::Display>(
+        &self,
+        column: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<T, ImportError> {
         parse(&self.needed(column)?).map_err(|reason| self.error(format!("`{column}`: {reason}")))
     }
 }
@@ -236,10 +313,17 @@ fn read_rows(document: &Document, rows: &[Row], matrix: &mut Matrix) -> Result<(
     let Some((header, rows)) = rows.split_first() else {
         return Ok(());
     };
-    let columns: Vec<Option<usize>> = COLUMNS.iter().map(|name| header.cells.iter().position(|cell| cell.trim() == *name)).collect();
+    let columns: Vec<Option<usize>> = COLUMNS
+        .iter()
+        .map(|name| header.cells.iter().position(|cell| cell.trim() == *name))
+        .collect();
     for (name, column) in COLUMNS.iter().zip(&columns) {
         if column.is_none() && !name.ends_with(" title") {
-            return Err(error(document, header.line, format!("the column `{name}` is missing")));
+            return Err(error(
+                document,
+                header.line,
+                format!("the column `{name}` is missing"),
+            ));
         }
     }
     let mut systems: Vec<System> = Vec::new();
@@ -254,11 +338,16 @@ fn read_rows(document: &Document, rows: &[Row], matrix: &mut Matrix) -> Result<(
             "system" => systems.push(system(&record, id)?),
             kind @ ("role" | "requirement") => {
                 let Some(system) = systems.iter_mut().find(|system| system.id == id) else {
-                    return Err(record.error(format!("the system `{id}` has no row of its own above")));
+                    return Err(
+                        record.error(format!("the system `{id}` has no row of its own above"))
+                    );
                 };
                 if kind == "role" {
                     let names = record.list("names")?;
-                    let names = names.iter().map(|name| Binding::parse(name).map(|parsed| parsed.binding)).collect::<Result<_, _>>();
+                    let names = names
+                        .iter()
+                        .map(|name| Binding::parse(name).map(|parsed| parsed.binding))
+                        .collect::<Result<_, _>>();
                     system.roles.push(Role {
                         id: record.parsed("id", RoleId::new)?,
                         title: record.text("title")?,
@@ -269,13 +358,22 @@ fn read_rows(document: &Document, rows: &[Row], matrix: &mut Matrix) -> Result<(
                     system.requirements.push(requirement);
                 }
             }
-            other => return Err(record.error(format!("`{other}` is no kind of row: write system, role or requirement"))),
+            other => {
+                return Err(record.error(format!(
+                    "`{other}` is no kind of row: write system, role or requirement"
+                )));
+            }
         }
     }
     for system in systems {
         // The same checks as for a file, with the same words.
         let reading = Matrix::read_text(&document.name, &yaml::system(&system));
-        if let Some(finding) = reading.findings.as_slice().iter().find(|finding| finding.severity == crate::finding::Severity::Error) {
+        if let Some(finding) = reading
+            .findings
+            .as_slice()
+            .iter()
+            .find(|finding| finding.severity == crate::finding::Severity::Error)
+        {
             return Err(error(document, header.line, finding.message.clone()));
         }
         matrix.systems.extend(reading.matrix.systems);
@@ -285,7 +383,9 @@ fn read_rows(document: &Document, rows: &[Row], matrix: &mut Matrix) -> Result<(
 
 fn system(record: &Record<'_>, id: SystemId) -> Result<System, ImportError> {
     let file = record.text("file")?;
-    let document = record.text("document")?.map(|title| crate::matrix::Document { title, file });
+    let document = record
+        .text("document")?
+        .map(|title| crate::matrix::Document { title, file });
     Ok(System {
         id,
         title: record.needed("title")?,
@@ -303,31 +403,57 @@ fn requirement(record: &Record<'_>, system: &System) -> Result<Requirement, Impo
             return Ok(RoleRef::BuiltIn(role));
         }
         let index: Option<RoleIndex> = system.find_role(&id);
-        index.map(RoleRef::Declared).ok_or_else(|| record.error(format!("`{column}` names the role `{id}`, which has no row of its own above")))
+        index.map(RoleRef::Declared).ok_or_else(|| {
+            record.error(format!(
+                "`{column}` names the role `{id}`, which has no row of its own above"
+            ))
+        })
     };
     let services = record.list("services")?;
-    let services = services.iter().map(|service| service.parse::<Service>()).collect::<Result<Vec<_>, _>>();
+    let services = services
+        .iter()
+        .map(|service| service.parse::<Service>())
+        .collect::<Result<Vec<_>, _>>();
     let direction = match record.needed("direction")?.as_str() {
         "outbound" => Direction::Outbound,
         "inbound" => Direction::Inbound,
         "both" => Direction::Both,
-        other => return Err(record.error(format!("`{other}` is no direction: write outbound, inbound or both"))),
+        other => {
+            return Err(record.error(format!(
+                "`{other}` is no direction: write outbound, inbound or both"
+            )));
+        }
     };
-    let necessity = match (record.needed("necessity")?.as_str(), record.text("condition")?) {
+    let necessity = match (
+        record.needed("necessity")?.as_str(),
+        record.text("condition")?,
+    ) {
         ("required", None) => Necessity::Required,
         ("optional", None) => Necessity::Optional,
         ("conditional", Some(condition)) => Necessity::Conditional { condition },
-        ("required" | "optional", Some(_)) => return Err(record.error("a condition needs the necessity `conditional`".to_owned())),
-        ("conditional", None) => return Err(record.error("the necessity `conditional` needs a condition".to_owned())),
-        (other, _) => return Err(record.error(format!("`{other}` is no necessity: write required, optional or conditional"))),
+        ("required" | "optional", Some(_)) => {
+            return Err(record.error("a condition needs the necessity `conditional`".to_owned()));
+        }
+        ("conditional", None) => {
+            return Err(record.error("the necessity `conditional` needs a condition".to_owned()));
+        }
+        (other, _) => {
+            return Err(record.error(format!(
+                "`{other}` is no necessity: write required, optional or conditional"
+            )));
+        }
     };
     let provenance = match (record.text("section")?, record.text("row")?) {
         (None, None) => None,
         (Some(section), Some(row)) => Some(Provenance {
             section,
-            row: row.parse().map_err(|_| record.error(format!("`{row}` is no row number")))?,
+            row: row
+                .parse()
+                .map_err(|_| record.error(format!("`{row}` is no row number")))?,
         }),
-        (Some(_), None) | (None, Some(_)) => return Err(record.error("section and row stand together or not at all".to_owned())),
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(record.error("section and row stand together or not at all".to_owned()));
+        }
     };
     Ok(Requirement {
         id: record.parsed("id", RequirementId::new)?,

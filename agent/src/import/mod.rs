@@ -70,7 +70,9 @@ pub enum ImportError {
         name: String,
     },
     /// The file is no text.
-    #[error("{name} is neither text nor a sheet ({what}): save it as text, Markdown, HTML, CSV, XLSX or ODS")]
+    #[error(
+        "{name} is neither text nor a sheet ({what}): save it as text, Markdown, HTML, CSV, XLSX or ODS"
+    )]
     Binary {
         /// The document.
         name: String,

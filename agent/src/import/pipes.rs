@@ -6,7 +6,11 @@ use super::block::{Row, line_number};
 /// `---|---`, `|:--|`, `+---+`: says where the header ends, and nothing else.
 pub(super) fn is_rule(line: &str) -> bool {
     let line = line.trim();
-    line.contains('-') && line.len() >= 3 && line.bytes().all(|byte| matches!(byte, b'-' | b'|' | b':' | b'+' | b'=' | b' '))
+    line.contains('-')
+        && line.len() >= 3
+        && line
+            .bytes()
+            .all(|byte| matches!(byte, b'-' | b'|' | b':' | b'+' | b'=' | b' '))
 }
 
 /// Reads a table that begins at this line. Gives its rows and the line after it.
@@ -34,13 +38,33 @@ fn cells(line: &str) -> Vec<String> {
     if cells.len() > 1 && cells.last().is_some_and(|cell| cell.trim().is_empty()) {
         cells.pop();
     }
-    cells.into_iter().map(|cell| cell.trim().to_owned()).collect()
+    cells
+        .into_iter()
+        .map(|cell| with_line_ends(cell.trim()))
+        .collect()
+}
+
+/// Markdown has no other way to write a line end into a cell.
+fn with_line_ends(cell: &str) -> String {
+    let mut cell = cell.to_owned();
+    for tag in ["<br>", "<br/>", "<br />", "<BR>"] {
+        if cell.contains(tag) {
+            cell = cell.replace(tag, "\n");
+        }
+    }
+    cell
 }
 
 fn whole(lines: &[&str], start: usize) -> Option<(Vec<Row>, usize)> {
     let pipes = |index: usize| lines.get(index).map_or(0, |line| line.matches('|').count());
-    let rule = |index: usize| lines.get(index).is_some_and(|line| is_rule(line) && (line.contains('|') || line.contains('+')));
-    let begins = rule(start) || pipes(start) >= 2 || (pipes(start) == 1 && (rule(start + 1) || pipes(start + 1) == 1));
+    let rule = |index: usize| {
+        lines
+            .get(index)
+            .is_some_and(|line| is_rule(line) && (line.contains('|') || line.contains('+')))
+    };
+    let begins = rule(start)
+        || pipes(start) >= 2
+        || (pipes(start) == 1 && (rule(start + 1) || pipes(start + 1) == 1));
     if !begins {
         return None;
     }
@@ -71,12 +95,19 @@ fn broken(lines: &[&str], start: usize) -> Option<(Vec<Row>, usize)> {
             return None;
         }
         let ends_cell = line.ends_with('|');
-        if !ends_cell && !lines.get(rule + 1).is_some_and(|next| next.trim().starts_with('|')) {
+        if !ends_cell
+            && !lines
+                .get(rule + 1)
+                .is_some_and(|next| next.trim().starts_with('|'))
+        {
             return None;
         }
         rule += 1;
     }
-    let columns = lines[rule].split('|').filter(|part| part.contains('-')).count();
+    let columns = lines[rule]
+        .split('|')
+        .filter(|part| part.contains('-'))
+        .count();
     // A header that stands on one line is that of an ordinary table.
     if rule < start + 2 || columns < 2 {
         return None;

@@ -48,7 +48,11 @@ impl Ports {
         let folded = fold(text);
         let mut ports = Self::default();
         if folded.look_alikes {
-            ports.doubts.push(format!("`{}` has look-alike letters, read as `{}`", text.trim(), folded.text.trim()));
+            ports.doubts.push(format!(
+                "`{}` has look-alike letters, read as `{}`",
+                text.trim(),
+                folded.text.trim()
+            ));
         }
         let tokens = tokens(&folded.text, &mut ports.doubts);
         ports.assemble(&tokens);
@@ -58,11 +62,17 @@ impl Ports {
 
     /// `any`, `all ports`, `TCP any`: every port, if nothing else is said.
     fn every(&mut self, text: &str) {
-        let says_every = |word: &String| matches!(word.to_ascii_lowercase().as_str(), "any" | "all" | "alle" | "tous");
+        let says_every = |word: &String| {
+            matches!(
+                word.to_ascii_lowercase().as_str(),
+                "any" | "all" | "alle" | "tous"
+            )
+        };
         let star = text.trim() == "*";
         let any = !self.words.is_empty() && self.words.iter().all(says_every);
         if !self.has_ranges() && (star || any) {
-            self.doubts.push(format!("`{}`: taken as every port", text.trim()));
+            self.doubts
+                .push(format!("`{}`: taken as every port", text.trim()));
             self.words.clear();
             if self.entries.is_empty() {
                 self.entries.push(Entry::default());
@@ -101,14 +111,20 @@ impl Ports {
 
     fn assemble(&mut self, tokens: &[Token]) {
         // Does the first protocol stand before its ports or after them?
-        let first = tokens.iter().find(|token| matches!(token, Token::Range(..) | Token::Protocol(_)));
+        let first = tokens
+            .iter()
+            .find(|token| matches!(token, Token::Range(..) | Token::Protocol(_)));
         let before = matches!(first, Some(Token::Protocol(_)));
         let mut open = Entry::default();
         let mut last_was_protocol = false;
         for token in tokens {
             match token {
                 Token::Protocol(protocol) => {
-                    let starts = if before { !open.ranges.is_empty() } else { false };
+                    let starts = if before {
+                        !open.ranges.is_empty()
+                    } else {
+                        false
+                    };
                     if starts {
                         self.close(&mut open);
                     }
@@ -129,7 +145,10 @@ impl Ports {
                 }
                 Token::Application(name) => {
                     if let Some(application) = vocabulary::application(name)
-                        && !self.applications.iter().any(|known| known.name == application.name)
+                        && !self
+                            .applications
+                            .iter()
+                            .any(|known| known.name == application.name)
                     {
                         self.applications.push(application);
                     }
@@ -154,18 +173,31 @@ impl Ports {
     }
 }
 
+/// Most numbers, names and signs that are read of one cell.
+const LONGEST_CELL: usize = 2000;
+
 /// Words that may stand in a port cell without saying anything.
-const NOISE: &[&str] = &["port", "ports", "no", "nr", "number", "numbers", "on", "the", "range", "and", "or", "via", "over", "default", "by", "protocol", "only", "e", "g", "eg"];
+const NOISE: &[&str] = &[
+    "port", "ports", "no", "nr", "number", "numbers", "on", "the", "range", "and", "or", "via",
+    "over", "default", "by", "protocol", "only", "e", "g", "eg",
+];
 
 fn tokens(text: &str, doubts: &mut Vec<String>) -> Vec<Token> {
     let mut tokens: Vec<Token> = Vec::new();
-    let characters: Vec<char> = text.chars().collect();
+    // A token has some characters; what is beyond can't be reached.
+    let characters: Vec<char> = text.chars().take(LONGEST_CELL * 16).collect();
     let mut index = 0;
     while index < characters.len() {
+        if tokens.len() >= LONGEST_CELL {
+            doubts.push("the cell is too long to be read to its end".to_owned());
+            break;
+        }
         let character = characters[index];
         if character.is_ascii_digit() {
             let (number, mut next) = number(&characters, index);
-            let followed_by_letter = characters.get(next).is_some_and(|c| c.is_alphabetic() || *c == '_');
+            let followed_by_letter = characters
+                .get(next)
+                .is_some_and(|c| c.is_alphabetic() || *c == '_');
             if followed_by_letter || dotted(&characters, index, next) {
                 // `2FA`, `10.1.0.1`, `v2.0`: no port.
                 let end = word_end(&characters, index);
@@ -182,10 +214,14 @@ fn tokens(text: &str, doubts: &mut Vec<String>) -> Vec<Token> {
                 next += 1;
             }
             match (port(&number), port(&last)) {
-                (Some(first), Some(last)) if first <= last => tokens.push(Token::Range(first, last)),
+                (Some(first), Some(last)) if first <= last => {
+                    tokens.push(Token::Range(first, last))
+                }
                 _ => {
                     let printed: String = characters[index..next].iter().collect();
-                    doubts.push(format!("`{printed}` is no port or range of ports: left out"));
+                    doubts.push(format!(
+                        "`{printed}` is no port or range of ports: left out"
+                    ));
                     tokens.push(Token::Word(printed));
                 }
             }
@@ -217,7 +253,9 @@ fn push_word(tokens: &mut Vec<Token>, word: &str, doubts: &mut Vec<String>) {
     } else if vocabulary::application(word).is_some() {
         tokens.push(Token::Application(lower));
     } else if matches!(lower.as_str(), "dynamic" | "ephemeral" | "random") {
-        doubts.push(format!("`{word}` ports: taken as 49152-65535, IANA's dynamic range"));
+        doubts.push(format!(
+            "`{word}` ports: taken as 49152-65535, IANA's dynamic range"
+        ));
         tokens.push(Token::Range(49152, 65535));
     } else if matches!(lower.as_str(), "and" | "or") {
         tokens.push(Token::Comma);
@@ -236,17 +274,21 @@ fn number(characters: &[char], start: usize) -> (String, usize) {
 
 /// Whether a number is part of an address or a version.
 fn dotted(characters: &[char], start: usize, end: usize) -> bool {
-    let dot_then_digit = characters.get(end) == Some(&'.') && characters.get(end + 1).is_some_and(char::is_ascii_digit) && characters.get(end + 1..end + 3) != Some(&['.', '.']);
-    let digit_before = start >= 2 && characters[start - 1] == '.' && characters[start - 2].is_alphanumeric();
+    let dot_then_digit = characters.get(end) == Some(&'.')
+        && characters.get(end + 1).is_some_and(char::is_ascii_digit)
+        && characters.get(end + 1..end + 3) != Some(&['.', '.']);
+    let digit_before =
+        start >= 2 && characters[start - 1] == '.' && characters[start - 2].is_alphanumeric();
     dot_then_digit || digit_before
 }
 
 fn word_end(characters: &[char], start: usize) -> usize {
     let mut end = start;
-    while characters
-        .get(end)
-        .is_some_and(|c| c.is_alphanumeric() || *c == '_' || (*c == '.' && characters.get(end + 1).is_some_and(|c| c.is_alphanumeric())))
-    {
+    while characters.get(end).is_some_and(|c| {
+        c.is_alphanumeric()
+            || *c == '_'
+            || (*c == '.' && characters.get(end + 1).is_some_and(|c| c.is_alphanumeric()))
+    }) {
         end += 1;
     }
     end.max(start + 1)
@@ -266,7 +308,14 @@ fn range_end(characters: &[char], start: usize) -> Option<(String, usize)> {
         '-' | '~' | '→' => index + 1,
         ':' if index == start => index + 1,
         '.' if characters.get(index + 1) == Some(&'.') => index + 2,
-        't' | 'T' if characters.get(index + 1).is_some_and(|c| matches!(c, 'o' | 'O')) && characters.get(index + 2) == Some(&' ') => index + 2,
+        't' | 'T'
+            if characters
+                .get(index + 1)
+                .is_some_and(|c| matches!(c, 'o' | 'O'))
+                && characters.get(index + 2) == Some(&' ') =>
+        {
+            index + 2
+        }
         _ => return None,
     };
     index = blanks(index);
@@ -295,16 +344,38 @@ pub(super) struct Services {
 
 /// Puts together what the port cell and the protocol cells say. `fallback` are application names from elsewhere in the
 /// row, for the case that no port is printed.
-pub(super) fn services(ports: &Ports, transports: &[Protocol], applications: &[Application], hint: &[Protocol]) -> Services {
+pub(super) fn services(
+    ports: &Ports,
+    transports: &[Protocol],
+    applications: &[Application],
+    hint: &[Protocol],
+) -> Services {
     let mut made = Services::default();
-    let portless: Vec<Protocol> = transports.iter().copied().filter(|protocol| !protocol.has_ports()).collect();
-    let ported: Vec<Protocol> = transports.iter().copied().filter(|protocol| protocol.has_ports()).collect();
+    let portless: Vec<Protocol> = transports
+        .iter()
+        .copied()
+        .filter(|protocol| !protocol.has_ports())
+        .collect();
+    let ported: Vec<Protocol> = transports
+        .iter()
+        .copied()
+        .filter(|protocol| protocol.has_ports())
+        .collect();
     for protocol in &portless {
         made.add(*protocol, None);
     }
     for entry in &ports.entries {
-        let own: Vec<Protocol> = entry.protocols.iter().copied().filter(|protocol| protocol.has_ports()).collect();
-        for protocol in entry.protocols.iter().filter(|protocol| !protocol.has_ports()) {
+        let own: Vec<Protocol> = entry
+            .protocols
+            .iter()
+            .copied()
+            .filter(|protocol| protocol.has_ports())
+            .collect();
+        for protocol in entry
+            .protocols
+            .iter()
+            .filter(|protocol| !protocol.has_ports())
+        {
             made.add(*protocol, None);
         }
         for (first, last) in &entry.ranges {
@@ -312,14 +383,28 @@ pub(super) fn services(ports: &Ports, transports: &[Protocol], applications: &[A
                 own.clone()
             } else if !ported.is_empty() {
                 ported.clone()
-            } else if !portless.is_empty() || entry.protocols.iter().any(|protocol| !protocol.has_ports()) {
-                made.doubts.push(format!("`{first}` stands where a port would, but {} has no ports: left out", names(transports)));
+            } else if !portless.is_empty()
+                || entry.protocols.iter().any(|protocol| !protocol.has_ports())
+            {
+                made.doubts.push(format!(
+                    "`{first}` stands where a port would, but {} has no ports: left out",
+                    names(transports)
+                ));
                 continue;
             } else if !hint.is_empty() {
                 hint.to_vec()
             } else {
-                let known = if first == last { vocabulary::transports(*first) } else { Vec::new() };
-                let taken = if known.is_empty() || known.contains(&Protocol::Tcp) && !ambiguous(*first) { vec![Protocol::Tcp] } else { known };
+                let known = if first == last {
+                    vocabulary::transports(*first)
+                } else {
+                    Vec::new()
+                };
+                let taken =
+                    if known.is_empty() || known.contains(&Protocol::Tcp) && !ambiguous(*first) {
+                        vec![Protocol::Tcp]
+                    } else {
+                        known
+                    };
                 let doubt = format!("no transport is printed: {} is taken", names(&taken));
                 if !made.doubts.contains(&doubt) {
                     made.doubts.push(doubt);
@@ -332,7 +417,7 @@ pub(super) fn services(ports: &Ports, transports: &[Protocol], applications: &[A
         }
     }
     if made.services.is_empty() {
-        made.from_names(applications, &ported);
+        made.add_registered(applications, &ported);
     }
     made
 }
@@ -343,13 +428,16 @@ fn ambiguous(port: u16) -> bool {
 }
 
 fn names(protocols: &[Protocol]) -> String {
-    let names: Vec<String> = protocols.iter().map(|protocol| protocol.to_string().to_uppercase()).collect();
+    let names: Vec<String> = protocols
+        .iter()
+        .map(|protocol| protocol.to_string().to_uppercase())
+        .collect();
     names.join(" and ")
 }
 
 impl Services {
     /// Ports that the names stand for.
-    fn from_names(&mut self, applications: &[Application], transports: &[Protocol]) {
+    fn add_registered(&mut self, applications: &[Application], transports: &[Protocol]) {
         for application in applications {
             for (protocol, port) in application.services {
                 if transports.is_empty() || transports.contains(protocol) {
@@ -373,13 +461,17 @@ impl Services {
             return;
         };
         let wider = self.services.iter().any(|known| {
-            known.protocol() == service.protocol() && known.first() <= service.first() && service.last() <= known.last()
+            known.protocol() == service.protocol()
+                && known.first() <= service.first()
+                && service.last() <= known.last()
         });
         if wider {
             return;
         }
         let contains = |known: &Service| {
-            known.protocol() == service.protocol() && service.first() <= known.first() && known.last() <= service.last()
+            known.protocol() == service.protocol()
+                && service.first() <= known.first()
+                && known.last() <= service.last()
         };
         self.services.retain(|known| !contains(known));
         self.services.push(service);
@@ -393,7 +485,8 @@ pub(super) fn groups(text: &str) -> Vec<String> {
     let mut depth = 0_usize;
     let mut joined = false;
     for word in folded.split_whitespace() {
-        let starts_joined = word.starts_with([',', ';', '/', '&', '+', '-', '(', ')']) || matches!(word, "and" | "or" | "to");
+        let starts_joined = word.starts_with([',', ';', '/', '&', '+', '-', '(', ')'])
+            || matches!(word, "and" | "or" | "to");
         match groups.last_mut() {
             Some(group) if joined || starts_joined || depth > 0 => {
                 group.push(' ');
@@ -402,7 +495,8 @@ pub(super) fn groups(text: &str) -> Vec<String> {
             Some(_) | None => groups.push(word.to_owned()),
         }
         depth = (depth + word.matches('(').count()).saturating_sub(word.matches(')').count());
-        joined = word.ends_with([',', ';', '/', '&', '+', '-', ':']) || matches!(word, "and" | "or" | "to");
+        joined = word.ends_with([',', ';', '/', '&', '+', '-', ':'])
+            || matches!(word, "and" | "or" | "to");
     }
     groups
 }
@@ -511,7 +605,10 @@ mod tests {
         let check = |text: &str, expect: &[&str]| assert_eq!(groups(text), expect, "{text}");
         check("TCP TCP, UDP TCP, UDP", &["TCP", "TCP, UDP", "TCP, UDP"]);
         check("8086 30004 30006", &["8086", "30004", "30006"]);
-        check("30010 30006 20002, 20001", &["30010", "30006", "20002, 20001"]);
+        check(
+            "30010 30006 20002, 20001",
+            &["30010", "30006", "20002, 20001"],
+        );
         check("49152 - 65535", &["49152 - 65535"]);
         check("1234 (outbound only)", &["1234 (outbound only)"]);
         check("TCP and UDP", &["TCP and UDP"]);

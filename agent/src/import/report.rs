@@ -61,9 +61,21 @@ impl<'a> Report<'a> {
                     doubts: &requirement.doubts,
                 })
                 .collect(),
-            taken: draft.notes.iter().filter(|note| note.kind == NoteKind::Taken).count(),
-            left: draft.notes.iter().filter(|note| note.kind == NoteKind::Left).collect(),
-            headless: draft.headless.iter().map(|(file, line)| Headless { file, line: *line }).collect(),
+            taken: draft
+                .notes
+                .iter()
+                .filter(|note| note.kind == NoteKind::Taken)
+                .count(),
+            left: draft
+                .notes
+                .iter()
+                .filter(|note| note.kind == NoteKind::Left)
+                .collect(),
+            headless: draft
+                .headless
+                .iter()
+                .map(|(file, line)| Headless { file, line: *line })
+                .collect(),
             truncated: draft.truncated,
         }
     }

@@ -78,7 +78,12 @@ pub(super) fn interpret(document: &Document) -> Interpretation {
     }
     let named = Reader::new(document, &known).read();
     let is_fused = |found: &&Found| found.doubts.iter().any(|doubt| doubt.starts_with(FUSED));
-    let fused: HashSet<End> = named.found.iter().filter(is_fused).flat_map(|found| [found.from, found.to]).collect();
+    let fused: HashSet<End> = named
+        .found
+        .iter()
+        .filter(is_fused)
+        .flat_map(|found| [found.from, found.to])
+        .collect();
     for end in named.found.iter().flat_map(|found| [found.from, found.to]) {
         if let End::Named(index) = end
             && !fused.contains(&end)
@@ -136,7 +141,13 @@ impl Known {
                     let Some((count, _, _)) = best[start][state] else {
                         continue;
                     };
-                    let (next, value) = if is_known { (state, count + 1) } else if state == 0 { (1, count) } else { continue };
+                    let (next, value) = if is_known {
+                        (state, count + 1)
+                    } else if state == 0 {
+                        (1, count)
+                    } else {
+                        continue;
+                    };
                     if best[end][next].is_none_or(|(other, _, _)| value > other) {
                         best[end][next] = Some((value, start, state == 1));
                     }
@@ -268,15 +279,25 @@ impl<'a> Reader<'a> {
         let broadcast = End::BuiltIn(BuiltInRole::Broadcast);
         let found = std::mem::take(&mut self.out.found);
         for requirement in found {
-            let udp: Vec<Service> = requirement.services.iter().copied().filter(|service| service.protocol() == Protocol::Udp).collect();
-            let speaks = words(&requirement.purpose).split(' ').any(|word| word == "broadcast");
+            let udp: Vec<Service> = requirement
+                .services
+                .iter()
+                .copied()
+                .filter(|service| service.protocol() == Protocol::Udp)
+                .collect();
+            let speaks = words(&requirement.purpose)
+                .split(' ')
+                .any(|word| word == "broadcast");
             let mut further = None;
             if speaks && !udp.is_empty() && requirement.to != broadcast {
                 let mut copy = requirement.clone();
                 copy.to = broadcast;
                 copy.services = udp;
                 copy.direction = Direction::Outbound;
-                copy.doubts.push("the purpose speaks of a broadcast, the row names a host: both are taken".to_owned());
+                copy.doubts.push(
+                    "the purpose speaks of a broadcast, the row names a host: both are taken"
+                        .to_owned(),
+                );
                 further = Some(copy);
             }
             self.out.found.push(requirement);
@@ -344,7 +365,8 @@ impl<'a> Reader<'a> {
                 {
                     self.leave_row(next);
                     let below: Vec<&Row> = data_rows(&rows[index + 1..]);
-                    self.column_doubts.extend(header::refine(&mut self.columns, &below));
+                    self.column_doubts
+                        .extend(header::refine(&mut self.columns, &below));
                     index += 1;
                 }
                 continue;
@@ -352,7 +374,8 @@ impl<'a> Reader<'a> {
             if let Some((head, data)) = header::fused(&row.cells) {
                 self.head(&head, &rows[index + 1..]);
                 headless = false;
-                self.column_doubts.push("the header is run together with the first row".to_owned());
+                self.column_doubts
+                    .push("the header is run together with the first row".to_owned());
                 self.data(
                     &Row {
                         line: row.line,
@@ -364,15 +387,26 @@ impl<'a> Reader<'a> {
                 index += 1;
                 continue;
             }
-            let heads_next = rows[index + 1..].iter().find(|row| !row.is_blank()).is_some_and(|next| header::is_header(&next.cells));
-            if heads_next && !row.filled().any(|(_, cell)| Ports::parse(cell).has_ranges()) {
+            let heads_next = rows[index + 1..]
+                .iter()
+                .find(|row| !row.is_blank())
+                .is_some_and(|next| header::is_header(&next.cells));
+            if heads_next
+                && !row
+                    .filled()
+                    .any(|(_, cell)| Ports::parse(cell).has_ranges())
+            {
                 let title = joined(row);
                 self.heading(&title);
                 self.leave_row(row);
             } else if self.columns.is_empty() {
                 self.leave_row(row);
             } else if self.is_section(row, table.strict) {
-                let title = row.filled().next().map(|(_, cell)| without_markup(cell)).unwrap_or_default();
+                let title = row
+                    .filled()
+                    .last()
+                    .map(|(_, cell)| without_markup(cell))
+                    .unwrap_or_default();
                 self.heading(&title);
                 self.begin();
                 self.leave_row(row);
@@ -382,14 +416,21 @@ impl<'a> Reader<'a> {
             }
             index += 1;
         }
-        if headless && let Some(first) = rows.first() && rows.iter().any(|row| row.filled().count() >= 2) && self.columns.is_empty() {
+        if headless
+            && let Some(first) = rows.first()
+            && rows.iter().any(|row| row.filled().count() >= 2)
+            && self.columns.is_empty()
+        {
             self.out.headless.push(first.line);
         }
     }
 
     /// Takes a header for the rows below it, up to the next header.
     fn head(&mut self, cells: &[String], below: &[Row]) {
-        let end = below.iter().position(|row| header::is_header(&row.cells)).unwrap_or(below.len());
+        let end = below
+            .iter()
+            .position(|row| header::is_header(&row.cells))
+            .unwrap_or(below.len());
         let rows = data_rows(&below[..end]);
         self.columns = header::columns(cells);
         self.column_doubts = header::refine(&mut self.columns, &rows);
@@ -409,16 +450,33 @@ impl<'a> Reader<'a> {
         let Some((column, text)) = filled.next() else {
             return false;
         };
+        let kind_at = |column: usize| self.columns.get(column).map(|column| column.kind);
         let others = filled.collect::<Vec<_>>();
         let single = others.is_empty();
-        let spanning = others.len() + 1 >= 3 && others.iter().all(|(_, other)| *other == text) && others.len() + 1 >= row.cells.len();
+        // A source that spans rows stands before a title that spans the other columns.
+        if let [(_, title), rest @ ..] = others.as_slice()
+            && strict
+            && rest.len() >= 2
+            && rest.iter().all(|(_, other)| other == title)
+            && others.len() + 1 >= row.cells.len()
+            && kind_at(column) == Some(Kind::Source)
+            && endpoint::is_title(title)
+        {
+            return true;
+        }
+        let spanning = others.len() + 1 >= 3
+            && others.iter().all(|(_, other)| *other == text)
+            && others.len() + 1 >= row.cells.len();
         // Among rows whose cells are shifted, a name alone is a destination that shares the row above.
-        let shifted = !strict && self.above.gap.is_some_and(|(cells, gap)| cells == row.cells.len() && gap < cells);
+        let shifted = !strict
+            && self
+                .above
+                .gap
+                .is_some_and(|(cells, gap)| cells == row.cells.len() && gap < cells);
         if !(single || spanning) || shifted || !endpoint::is_title(text) {
             return false;
         }
-        let kind = self.columns.get(column).map(|column| column.kind);
-        match kind {
+        match kind_at(column) {
             Some(Kind::Ends) => direction::ends(text).is_none(),
             Some(Kind::Source) if strict || spanning => true,
             Some(Kind::Source) => !self.above.printed_source,
@@ -446,8 +504,12 @@ impl<'a> Reader<'a> {
                 }
                 Kind::Ends => append(&mut parts.ends, cell),
                 Kind::Port => {
-                    if cell.chars().any(|c| c.is_alphanumeric() || c == '*') && !cell.starts_with('=') {
-                        parts.ports.push((cell.to_owned(), column.protocols.clone()));
+                    if cell.chars().any(|c| c.is_alphanumeric() || c == '*')
+                        && !cell.starts_with('=')
+                    {
+                        parts
+                            .ports
+                            .push((cell.to_owned(), column.protocols.clone()));
                     }
                     if let Some(direction) = header::direction_of(&column.title) {
                         parts.hint = Some(direction);
@@ -467,7 +529,12 @@ impl<'a> Reader<'a> {
                 }
             }
         }
-        for cell in cells.iter().skip(self.columns.len()).map(|cell| cell.trim()).filter(|cell| !cell.is_empty()) {
+        for cell in cells
+            .iter()
+            .skip(self.columns.len())
+            .map(|cell| cell.trim())
+            .filter(|cell| !cell.is_empty())
+        {
             parts.others.push((String::new(), cell.to_owned()));
         }
         parts
@@ -475,7 +542,11 @@ impl<'a> Reader<'a> {
 
     /// Puts blanks where cells are missing, so that ports and transports stand in their columns.
     fn align(&mut self, row: &Row, doubts: &mut Vec<String>) -> Vec<String> {
-        let width = self.columns.iter().rposition(|column| column.kind != Kind::Other || !column.title.is_empty()).map_or(0, |last| last + 1);
+        let width = self
+            .columns
+            .iter()
+            .rposition(|column| column.kind != Kind::Other || !column.title.is_empty())
+            .map_or(0, |last| last + 1);
         let missing = width.saturating_sub(row.cells.len());
         if missing == 0 || row.cells.is_empty() {
             self.above.gap = None;
@@ -486,11 +557,21 @@ impl<'a> Reader<'a> {
             cells.splice(gap..gap, std::iter::repeat_n(String::new(), missing));
             cells
         };
-        let score = |gap: usize| -> i32 { laid_out(gap).iter().zip(&self.columns).map(|(cell, column)| agreement(cell, column.kind)).sum() };
+        let score = |gap: usize| -> i32 {
+            laid_out(gap)
+                .iter()
+                .zip(&self.columns)
+                .map(|(cell, column)| agreement(cell, column.kind))
+                .sum()
+        };
         let end = row.cells.len();
         let scores: Vec<i32> = (0..=end).map(score).collect();
         let best = scores.iter().copied().max().unwrap_or(0);
-        let same_as_before = self.above.gap.filter(|(cells, gap)| *cells == end && scores.get(*gap) == Some(&best)).map(|(_, gap)| gap);
+        let same_as_before = self
+            .above
+            .gap
+            .filter(|(cells, gap)| *cells == end && scores.get(*gap) == Some(&best))
+            .map(|(_, gap)| gap);
         let gap = if let Some(gap) = same_as_before {
             gap
         } else if scores[end] == best {
@@ -498,11 +579,16 @@ impl<'a> Reader<'a> {
         } else if self.above.source.is_some() && scores[0] == best {
             0
         } else {
-            scores.iter().rposition(|score| *score == best).unwrap_or(end)
+            scores
+                .iter()
+                .rposition(|score| *score == best)
+                .unwrap_or(end)
         };
         if gap < end {
             self.above.gap = Some((end, gap));
-            doubts.push("cells are missing: the others are read in the columns that they fit".to_owned());
+            doubts.push(
+                "cells are missing: the others are read in the columns that they fit".to_owned(),
+            );
         }
         laid_out(gap)
     }
@@ -518,21 +604,33 @@ impl<'a> Reader<'a> {
         let mut pair = None;
         if let Some(ends) = direction::ends(&without_markup(&parts.ends)) {
             if ends.letter {
-                doubts.push(format!("a letter between two names is read as an arrow: {}", ends.direction.as_str()));
+                doubts.push(format!(
+                    "a letter between two names is read as an arrow: {}",
+                    ends.direction.as_str()
+                ));
             }
             pair = Some(ends);
         }
-        let says_services = !parts.protocol.is_empty() || !parts.ports.is_empty() || !parts.application.is_empty();
+        let says_services =
+            !parts.protocol.is_empty() || !parts.ports.is_empty() || !parts.application.is_empty();
         if !says_services && pair.is_none() && !self.stands_alone(&parts, table.strict) {
             self.continuation(&parts, row);
             return;
         }
-        for remark in table.remarks.iter().filter(|remark| remark.number == row.line) {
+        for remark in table
+            .remarks
+            .iter()
+            .filter(|remark| remark.number == row.line)
+        {
             doubts.push(remark.text.clone());
         }
         let before = self.out.found.len();
-        let made = if !table.strict && let Some(pieces) = self.fused(&parts) {
-            doubts.push(format!("{FUSED}: the values of each cell are paired in their order"));
+        let made = if !table.strict
+            && let Some(pieces) = self.fused(&parts)
+        {
+            doubts.push(format!(
+                "{FUSED}: the values of each cell are paired in their order"
+            ));
             for piece in pieces {
                 self.requirement(&piece, None, table.strict, doubts.clone());
             }
@@ -561,8 +659,12 @@ impl<'a> Reader<'a> {
         if strict {
             return named;
         }
-        let placeholder = endpoint::parse(&parts.destination) == Cell::Placeholder && !parts.purpose.is_empty();
-        placeholder || (parts.source.is_empty() && self.known.contains(&without_markup(&parts.destination)) && !self.above.last.is_empty())
+        let placeholder =
+            endpoint::parse(&parts.destination) == Cell::Placeholder && !parts.purpose.is_empty();
+        placeholder
+            || (parts.source.is_empty()
+                && self.known.contains(&without_markup(&parts.destination))
+                && !self.above.last.is_empty())
     }
 
     /// A line that only continues cells of the row above.
@@ -573,8 +675,11 @@ impl<'a> Reader<'a> {
             return;
         }
         let at = last.end - 1;
-        let doubt = format!("the row goes on in line {}", row.line);
-        for (text, end) in [(&parts.source, self.out.found[at].from), (&parts.destination, self.out.found[at].to)] {
+        let doubt = "the row goes on in the lines below".to_owned();
+        for (text, end) in [
+            (&parts.source, self.out.found[at].from),
+            (&parts.destination, self.out.found[at].to),
+        ] {
             if let End::Named(index) = end {
                 self.complete(index, text);
             }
@@ -594,6 +699,9 @@ impl<'a> Reader<'a> {
     /// Adds the rest of a name, unless the name has it already.
     fn complete(&mut self, index: usize, rest: &str) {
         let rest = without_markup(rest);
+        if self.out.ends[index].title.len() > LONGEST_NAME {
+            return;
+        }
         let heading = &self.table_section;
         let title = &mut self.out.ends[index].title;
         let letters = |text: &str| words(text).replace(' ', "");
@@ -613,6 +721,10 @@ impl<'a> Reader<'a> {
         let [(ports, hint)] = parts.ports.as_slice() else {
             return None;
         };
+        // Lines of a cell belong to one row.
+        if parts.protocol.contains('\n') || ports.contains('\n') {
+            return None;
+        }
         let transports = ports::groups(&parts.protocol);
         let ports = ports::groups(ports);
         if transports.len() < 2 || ports.len() < 2 {
@@ -631,14 +743,26 @@ impl<'a> Reader<'a> {
         if count < 2 {
             return None;
         }
-        let same = transports.iter().all(|transport| transport == &transports[0]);
+        let same = transports
+            .iter()
+            .all(|transport| transport == &transports[0]);
         let pieces = destinations
             .into_iter()
             .enumerate()
             .map(|(index, destination)| {
-                let transport = if same { &transports[0] } else { transports.get(index).unwrap_or(&transports[transports.len() - 1]) };
+                let transport = if same {
+                    &transports[0]
+                } else {
+                    transports
+                        .get(index)
+                        .unwrap_or(&transports[transports.len() - 1])
+                };
                 Parts {
-                    source: if index == 0 { parts.source.clone() } else { String::new() },
+                    source: if index == 0 {
+                        parts.source.clone()
+                    } else {
+                        String::new()
+                    },
                     destination,
                     protocol: transport.clone(),
                     ports: vec![(ports[index.min(ports.len() - 1)].clone(), hint.clone())],
@@ -661,11 +785,23 @@ impl<'a> Reader<'a> {
                 End::Unknown => "?".to_owned(),
                 End::BuiltIn(role) => format!("={}", role.id()),
             };
-            (title(found.from), title(found.to), found.services.clone(), found.section.clone())
+            (
+                title(found.from),
+                title(found.to),
+                found.services.clone(),
+                found.section.clone(),
+            )
         };
         let added = self.out.found.split_off(from);
         let mut seen: HashSet<_> = HashSet::new();
-        for found in self.out.found.iter().rev().take_while(|found| found.section == self.table_section) {
+        for found in self
+            .out
+            .found
+            .iter()
+            .rev()
+            .take(LOOK_BACK)
+            .take_while(|found| found.section == self.table_section)
+        {
             seen.insert(key(found, &self.out.ends));
         }
         for found in added {
@@ -676,22 +812,42 @@ impl<'a> Reader<'a> {
     }
 
     /// Makes a requirement of a row. Gives whether it could.
-    fn requirement(&mut self, parts: &Parts, pair: Option<direction::Ends>, strict: bool, mut doubts: Vec<String>) -> bool {
+    fn requirement(
+        &mut self,
+        parts: &Parts,
+        pair: Option<direction::Ends>,
+        strict: bool,
+        mut doubts: Vec<String>,
+    ) -> bool {
         doubts.extend(self.column_doubts.iter().cloned());
         let mut direction = self.direction(parts, pair.as_ref(), &mut doubts);
         let (source_text, destination_text) = match &pair {
             Some(pair) => (pair.left.clone(), pair.right.clone()),
             None => (parts.source.clone(), parts.destination.clone()),
         };
-        let from = self.source(&source_text, strict, &mut doubts);
+        let listens = parts.hint == Some(Direction::Inbound) && !parts.destination.is_empty();
+        let from = self.source(&source_text, listens, strict, &mut doubts);
         let (to, beside) = self.destination(&destination_text, from, parts, strict, &mut doubts);
-        let mut cells: Vec<(Ports, &[Protocol])> = parts.ports.iter().map(|(text, hint)| (Ports::parse(text), hint.as_slice())).collect();
+        let mut cells: Vec<(Ports, &[Protocol])> = parts
+            .ports
+            .iter()
+            .map(|(text, hint)| (Ports::parse(text), hint.as_slice()))
+            .collect();
         for port in beside {
             if cells.is_empty() {
                 cells.push((Ports::parse(&port.to_string()), &[]));
             }
         }
-        let protocol = Ports::parse(&parts.protocol);
+        let mut protocol_text = parts.protocol.as_str();
+        if let [(ports, hint)] = parts.ports.as_slice()
+            && let Some(paired) = paired(&parts.protocol, ports)
+        {
+            doubts
+                .push("protocol and port cells have as many lines: paired line by line".to_owned());
+            cells = vec![(Ports::parse(&paired), hint.as_slice())];
+            protocol_text = "";
+        }
+        let protocol = Ports::parse(protocol_text);
         let application = Ports::parse(&parts.application);
         let mut transports = protocol.protocols();
         let mut applications: Vec<Application> = protocol.applications.clone();
@@ -699,16 +855,26 @@ impl<'a> Reader<'a> {
         for (ports, _) in &cells {
             applications.extend(ports.applications.iter());
         }
-        let has_protocol_column = self.columns.iter().any(|column| column.kind == Kind::Protocol);
-        let printed_transport = !transports.is_empty() || cells.iter().any(|(ports, _)| !ports.protocols().is_empty());
-        if !printed_transport && has_protocol_column && applications.is_empty() && !self.above.protocols.is_empty() && cells.iter().any(|(ports, _)| ports.has_ranges()) {
+        let has_protocol_column = self
+            .columns
+            .iter()
+            .any(|column| column.kind == Kind::Protocol);
+        let printed_transport =
+            !transports.is_empty() || cells.iter().any(|(ports, _)| !ports.protocols().is_empty());
+        if !printed_transport
+            && has_protocol_column
+            && applications.is_empty()
+            && !self.above.protocols.is_empty()
+            && cells.iter().any(|(ports, _)| ports.has_ranges())
+        {
             transports.clone_from(&self.above.protocols);
             doubts.push("the protocol cell is empty: inherited from the row above".to_owned());
         }
         doubts.extend(protocol.doubts.iter().cloned());
         let mut services: Vec<Service> = Vec::new();
         // Ports printed in the protocol column count too: `TCP 443` under `Protocol`.
-        let in_protocol = (protocol.has_ranges() && cells.is_empty()).then(|| (protocol.clone(), [].as_slice()));
+        let in_protocol =
+            (protocol.has_ranges() && cells.is_empty()).then(|| (protocol.clone(), [].as_slice()));
         for (ports, hint) in cells.iter().chain(in_protocol.as_ref()) {
             doubts.extend(ports.doubts.iter().cloned());
             if !ports.is_empty() || cells.len() == 1 {
@@ -719,7 +885,12 @@ impl<'a> Reader<'a> {
             for word in &ports.words {
                 direction = direction::parse(word).unwrap_or(direction);
             }
-            if ports.words.len() > 1 || ports.words.iter().any(|word| direction::parse(word).is_none()) {
+            if ports.words.len() > 1
+                || ports
+                    .words
+                    .iter()
+                    .any(|word| direction::parse(word).is_none())
+            {
                 doubts.push(format!("words in the port cell: {}", ports.words.join(" ")));
             }
         }
@@ -734,21 +905,32 @@ impl<'a> Reader<'a> {
             applications.extend(names);
         }
         let named = !destination_text.trim().is_empty();
-        if services.is_empty() && parts.protocol.is_empty() && cells.is_empty() && named && endpoint::parse(&destination_text) != Cell::Placeholder && !self.above.services.is_empty() {
+        if services.is_empty()
+            && parts.protocol.is_empty()
+            && cells.is_empty()
+            && named
+            && endpoint::parse(&destination_text) != Cell::Placeholder
+            && !self.above.services.is_empty()
+        {
             services.clone_from(&self.above.services);
-            doubts.push("protocol and port cells are empty: inherited from the row above".to_owned());
+            doubts
+                .push("protocol and port cells are empty: inherited from the row above".to_owned());
         }
         let mut unique: Vec<Service> = Vec::with_capacity(services.len());
         for service in services {
             if !unique.iter().any(|known| known.overlaps(service)) {
                 unique.push(service);
             } else if !unique.contains(&service) {
-                doubts.push(format!("{service} overlaps with another service of the row: left out"));
+                doubts.push(format!(
+                    "{service} overlaps with another service of the row: left out"
+                ));
             }
         }
         let services = unique;
         if services.is_empty() {
-            let says_nothing = cells.iter().all(|(ports, _)| ports.is_empty()) && protocol.is_empty() && applications.is_empty();
+            let says_nothing = cells.iter().all(|(ports, _)| ports.is_empty())
+                && protocol.is_empty()
+                && applications.is_empty();
             let named_ends = from != End::Unknown && to != End::Unknown;
             let placeholder = endpoint::parse(&destination_text) == Cell::Placeholder;
             if says_nothing && !named_ends && !placeholder {
@@ -757,17 +939,23 @@ impl<'a> Reader<'a> {
             doubts.push("no port could be made out".to_owned());
         }
         if !parts.source_port.is_empty() {
-            doubts.push(format!("the initiator's port is printed as {}: a matrix does not hold it", parts.source_port));
+            doubts.push(format!(
+                "the initiator's port is printed as {}: a matrix does not hold it",
+                parts.source_port
+            ));
         }
         let purpose = without_markup(&parts.purpose);
         let mut need = necessity(&parts.necessity, &purpose);
         if need == Necessity::Required && self.lead.optional {
             need = Necessity::Optional;
         }
-        let application = applications.first().map(|application| application.name.to_owned()).or_else(|| {
-            let text = without_markup(&parts.application);
-            (!text.is_empty() && application.is_empty()).then_some(text)
-        });
+        let application = applications
+            .first()
+            .map(|application| application.name.to_owned())
+            .or_else(|| {
+                let text = without_markup(&parts.application);
+                (!text.is_empty() && application.is_empty()).then_some(text)
+            });
         if !transports.is_empty() {
             self.above.protocols = transports;
         } else if let Some((ports, _)) = cells.first()
@@ -807,7 +995,11 @@ impl<'a> Reader<'a> {
             {
                 let mut further = found.clone();
                 further.to = self.end(end);
-                let condition = if title.is_empty() { "the other address applies".to_owned() } else { format!("where `{title}` applies") };
+                let condition = if title.is_empty() {
+                    "the other address applies".to_owned()
+                } else {
+                    format!("where `{title}` applies")
+                };
                 further.necessity = Necessity::Conditional { condition };
                 further.doubts.push(format!("another address is printed in the column `{title}`: taken as a requirement of its own"));
                 self.out.found.push(further);
@@ -815,26 +1007,43 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn direction(&self, parts: &Parts, pair: Option<&direction::Ends>, doubts: &mut Vec<String>) -> Direction {
+    fn direction(
+        &self,
+        parts: &Parts,
+        pair: Option<&direction::Ends>,
+        doubts: &mut Vec<String>,
+    ) -> Direction {
         let printed = direction::parse(&parts.direction);
         if !parts.direction.is_empty() && printed.is_none() {
-            doubts.push(format!("the direction is printed as `{}`: outbound is taken", squeeze(&parts.direction)));
+            doubts.push(format!(
+                "the direction is printed as `{}`: outbound is taken",
+                squeeze(&parts.direction)
+            ));
         }
         if let Some(pair) = pair {
             if printed.is_some_and(|printed| printed != pair.direction) {
-                doubts.push(format!("the arrow says {}, the text {}", pair.direction.as_str(), printed.unwrap_or_default().as_str()));
+                doubts.push(format!(
+                    "the arrow says {}, the text {}",
+                    pair.direction.as_str(),
+                    printed.unwrap_or_default().as_str()
+                ));
             }
             return pair.direction;
         }
         if super::fold::fold(&parts.direction).look_alikes {
             doubts.push("the direction has look-alike letters".to_owned());
         }
-        if printed == Some(Direction::Inbound) && !parts.source.is_empty() && !parts.destination.is_empty() {
+        if printed == Some(Direction::Inbound)
+            && !parts.source.is_empty()
+            && !parts.destination.is_empty()
+        {
             doubts.push("source, destination and `inbound` are printed: taken as the destination initiating".to_owned());
         }
         printed.unwrap_or_else(|| {
-            if parts.hint == Some(Direction::Inbound) {
-                doubts.push("the header says inbound: the printed source is taken to initiate".to_owned());
+            if parts.hint == Some(Direction::Inbound) && !parts.source.is_empty() {
+                doubts.push(
+                    "the header says inbound: the printed source is taken to initiate".to_owned(),
+                );
             }
             Direction::Outbound
         })
@@ -849,14 +1058,22 @@ impl<'a> Reader<'a> {
     }
 
     /// The end that a heading or a sentence names.
-    fn subject(&mut self, doubts: &mut Vec<String>) -> End {
+    fn subject(&mut self, listens: bool, doubts: &mut Vec<String>) -> End {
+        if listens && self.lead.subject.is_none() {
+            doubts.push("the row tells where a port is open, not who uses it".to_owned());
+            return End::Unknown;
+        }
         let subject = match (&self.lead.subject, &self.subject) {
             (Some(subject), _) => {
-                doubts.push(format!("no source is printed: `{subject}` is taken from the sentence before the table"));
+                doubts.push(format!(
+                    "no source is printed: `{subject}` is taken from the sentence before the table"
+                ));
                 subject.clone()
             }
             (None, Some(subject)) => {
-                doubts.push(format!("no source is printed: the heading `{subject}` is taken"));
+                doubts.push(format!(
+                    "no source is printed: the heading `{subject}` is taken"
+                ));
                 subject.clone()
             }
             (None, None) => {
@@ -872,12 +1089,12 @@ impl<'a> Reader<'a> {
         end
     }
 
-    fn source(&mut self, text: &str, strict: bool, doubts: &mut Vec<String>) -> End {
+    fn source(&mut self, text: &str, listens: bool, strict: bool, doubts: &mut Vec<String>) -> End {
         match endpoint::parse(text) {
             Cell::Blank => match self.above.source {
                 // So common that it is no doubt.
                 Some(end) => end,
-                None => self.subject(doubts),
+                None => self.subject(listens, doubts),
             },
             Cell::Placeholder => {
                 doubts.push(format!("the source cell holds only `{}`", squeeze(text)));
@@ -885,13 +1102,23 @@ impl<'a> Reader<'a> {
             }
             Cell::Endpoint(mut endpoint) => {
                 doubts.append(&mut endpoint.doubts);
-                if !strict && let Some(end) = self.continued(self.above.source, &endpoint.title, "source", doubts) {
+                if !strict
+                    && let Some(end) =
+                        self.continued(self.above.source, &endpoint.title, "source", doubts)
+                {
                     return end;
                 }
                 let heading = words(&self.table_section);
                 let key = words(&endpoint.title);
-                if !strict && heading.len() > key.len() && heading.starts_with(&format!("{key} ")) && !self.known.is_heading(&endpoint.title) {
-                    doubts.push(format!("the source cell `{}` is the beginning of the heading, which is taken", endpoint.title));
+                if !strict
+                    && heading.len() > key.len()
+                    && heading.starts_with(&format!("{key} "))
+                    && !self.known.is_heading(&endpoint.title)
+                {
+                    doubts.push(format!(
+                        "the source cell `{}` is the beginning of the heading, which is taken",
+                        endpoint.title
+                    ));
                     endpoint.title.clone_from(&self.table_section);
                 }
                 // Merged cells repeat the source in every row.
@@ -909,15 +1136,26 @@ impl<'a> Reader<'a> {
     }
 
     /// The end above, if a cell is only a piece of its name.
-    fn continued(&mut self, above: Option<End>, title: &str, what: &str, doubts: &mut Vec<String>) -> Option<End> {
+    fn continued(
+        &mut self,
+        above: Option<End>,
+        title: &str,
+        what: &str,
+        doubts: &mut Vec<String>,
+    ) -> Option<End> {
         let end = above?;
         let End::Named(index) = end else {
             return None;
         };
         let before = self.out.ends[index].title.clone();
-        let stray = title.chars().count() == 1 && title.chars().all(|c| c.is_alphabetic() && (c.is_lowercase() || !c.is_ascii()));
+        let stray = title.chars().count() == 1
+            && title
+                .chars()
+                .all(|c| c.is_alphabetic() && (c.is_lowercase() || !c.is_ascii()));
         if stray || (is_part(&before, title) && words(&before) != words(title)) {
-            doubts.push(format!("the {what} cell holds only `{title}`: `{before}` is taken from the row above"));
+            doubts.push(format!(
+                "the {what} cell holds only `{title}`: `{before}` is taken from the row above"
+            ));
             return Some(end);
         }
         if is_open(&before) && !self.known.contains(title) {
@@ -928,42 +1166,66 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn destination(&mut self, text: &str, from: End, parts: &Parts, strict: bool, doubts: &mut Vec<String>) -> (End, Vec<u16>) {
+    fn destination(
+        &mut self,
+        text: &str,
+        from: End,
+        parts: &Parts,
+        strict: bool,
+        doubts: &mut Vec<String>,
+    ) -> (End, Vec<u16>) {
         match endpoint::parse(text) {
-            Cell::Blank => match self.above.destination {
-                Some(end) => (end, Vec::new()),
-                None => {
-                    let has_column = self.columns.iter().any(|column| matches!(column.kind, Kind::Destination | Kind::Ends));
-                    let subject = self.subject.clone().filter(|subject| {
+            Cell::Blank => {
+                match self.above.destination {
+                    Some(end) => (end, Vec::new()),
+                    None => {
+                        let has_column = self
+                            .columns
+                            .iter()
+                            .any(|column| matches!(column.kind, Kind::Destination | Kind::Ends));
+                        let subject = self.subject.clone().filter(|subject| {
                         has_column && from != End::Unknown && !matches!(from, End::Named(index) if endpoint::key(&self.out.ends[index].title) == endpoint::key(subject))
                     });
-                    match subject {
-                        Some(subject) => {
-                            doubts.push(format!("the destination cell is empty: the heading `{subject}` is taken"));
-                            let end = self.end(Endpoint {
-                                title: subject,
-                                ..Endpoint::default()
-                            });
-                            (end, Vec::new())
-                        }
-                        None => {
-                            doubts.push("no destination is printed".to_owned());
-                            (End::Unknown, Vec::new())
+                        match subject {
+                            Some(subject) => {
+                                doubts.push(format!("the destination cell is empty: the heading `{subject}` is taken"));
+                                let end = self.end(Endpoint {
+                                    title: subject,
+                                    ..Endpoint::default()
+                                });
+                                (end, Vec::new())
+                            }
+                            None => {
+                                doubts.push("no destination is printed".to_owned());
+                                (End::Unknown, Vec::new())
+                            }
                         }
                     }
                 }
-            },
+            }
             Cell::Placeholder => {
-                doubts.push(format!("the destination cell holds only `{}`", squeeze(text)));
+                doubts.push(format!(
+                    "the destination cell holds only `{}`",
+                    squeeze(text)
+                ));
                 (End::Unknown, Vec::new())
             }
             Cell::Endpoint(mut endpoint) => {
                 doubts.append(&mut endpoint.doubts);
-                if !strict && let Some(end) = self.continued(self.above.destination, &endpoint.title, "destination", doubts) {
+                if !strict
+                    && let Some(end) = self.continued(
+                        self.above.destination,
+                        &endpoint.title,
+                        "destination",
+                        doubts,
+                    )
+                {
                     return (end, Vec::new());
                 }
                 if let End::Named(index) = from
-                    && let Some(rest) = endpoint.title.strip_prefix(self.out.ends[index].title.as_str())
+                    && let Some(rest) = endpoint
+                        .title
+                        .strip_prefix(self.out.ends[index].title.as_str())
                     && rest.starts_with(' ')
                     && self.known.contains(rest)
                 {
@@ -979,7 +1241,9 @@ impl<'a> Reader<'a> {
                                 }
                             }
                         }
-                        Cell::Endpoint(_) | Cell::Blank | Cell::Placeholder => doubts.push(format!("the row has another destination cell: {}", squeeze(alias))),
+                        Cell::Endpoint(_) | Cell::Blank | Cell::Placeholder => doubts.push(
+                            format!("the row has another destination cell: {}", squeeze(alias)),
+                        ),
                     }
                 }
                 let tag = parts.tag.trim();
@@ -998,8 +1262,17 @@ impl<'a> Reader<'a> {
 /// Whether a name lacks its end: `Gateway in`, `Agent (used`, `Tenant -`.
 fn is_open(title: &str) -> bool {
     let opened = title.matches(['(', '[']).count() > title.matches([')', ']']).count();
-    let last = title.split_whitespace().last().unwrap_or_default().to_lowercase();
-    opened || last.ends_with(['-', '/', '&', ',', '+']) || matches!(last.as_str(), "in" | "of" | "and" | "or" | "for" | "the" | "to" | "with" | "by" | "from")
+    let last = title
+        .split_whitespace()
+        .last()
+        .unwrap_or_default()
+        .to_lowercase();
+    opened
+        || last.ends_with(['-', '/', '&', ',', '+'])
+        || matches!(
+            last.as_str(),
+            "in" | "of" | "and" | "or" | "for" | "the" | "to" | "with" | "by" | "from"
+        )
 }
 
 /// Whether a text is a piece of a name, in whole words, and not its beginning.
@@ -1020,45 +1293,184 @@ fn agreement(cell: &str, kind: Kind) -> i32 {
     let is_service = ports.is_clean() && (ports.has_ranges() || !ports.protocols().is_empty());
     match kind {
         Kind::Port => {
-            if ports.is_clean() && ports.has_ranges() { 3 } else if cell.chars().any(char::is_alphabetic) { -2 } else { 0 }
+            if ports.is_clean() && ports.has_ranges() {
+                3
+            } else if cell.chars().any(char::is_alphabetic) {
+                -2
+            } else {
+                0
+            }
         }
         Kind::Protocol => {
-            if ports.is_clean() && !ports.protocols().is_empty() && !ports.has_ranges() { 3 } else { -2 }
+            if ports.is_clean() && !ports.protocols().is_empty() && !ports.has_ranges() {
+                3
+            } else {
+                -2
+            }
         }
-        Kind::Source | Kind::Destination | Kind::Purpose => if is_service { -2 } else { 0 },
-        Kind::Direction => if direction::parse(cell).is_some() { 2 } else { -1 },
-        Kind::Ends => if direction::ends(cell).is_some() { 2 } else { -1 },
-        Kind::SourcePort | Kind::Application | Kind::Necessity | Kind::ServiceTag | Kind::Other => 0,
+        Kind::Source | Kind::Destination | Kind::Purpose => {
+            if is_service {
+                -2
+            } else {
+                0
+            }
+        }
+        Kind::Direction => {
+            if direction::parse(cell).is_some() {
+                2
+            } else {
+                -1
+            }
+        }
+        Kind::Ends => {
+            if direction::ends(cell).is_some() {
+                2
+            } else {
+                -1
+            }
+        }
+        Kind::SourcePort | Kind::Application | Kind::Necessity | Kind::ServiceTag | Kind::Other => {
+            0
+        }
     }
 }
 
 /// Words of headings that name no component.
 const GENERIC: &[&str] = &[
-    "firewall", "port", "ports", "requirement", "requirements", "required", "network", "networking", "rule", "rules", "inbound", "outbound", "traffic",
-    "internal", "external", "table", "list", "url", "urls", "endpoint", "endpoints", "connectivity", "configuration", "communication", "communications",
-    "optional", "and", "for", "the", "to", "be", "of", "in", "on", "from", "or", "a", "open", "overview", "destination", "destinations", "source", "sources",
-    "protocol", "protocols", "access", "connection", "connections", "matrix", "services", "dns", "configure", "sheet", "sheet1", "data", "flow", "flows",
-    "general", "introduction", "summary", "prerequisites", "notes", "all", "used", "ip", "addresses", "address", "considerations", "architecture", "allow", "allowlist",
-    "whitelist", "settings", "system", "security", "information", "following", "other",
+    "firewall",
+    "port",
+    "ports",
+    "requirement",
+    "requirements",
+    "required",
+    "network",
+    "networking",
+    "rule",
+    "rules",
+    "inbound",
+    "outbound",
+    "traffic",
+    "internal",
+    "external",
+    "table",
+    "list",
+    "url",
+    "urls",
+    "endpoint",
+    "endpoints",
+    "connectivity",
+    "configuration",
+    "communication",
+    "communications",
+    "optional",
+    "and",
+    "for",
+    "the",
+    "to",
+    "be",
+    "of",
+    "in",
+    "on",
+    "from",
+    "or",
+    "a",
+    "open",
+    "overview",
+    "destination",
+    "destinations",
+    "source",
+    "sources",
+    "protocol",
+    "protocols",
+    "access",
+    "connection",
+    "connections",
+    "matrix",
+    "services",
+    "dns",
+    "configure",
+    "sheet",
+    "sheet1",
+    "data",
+    "flow",
+    "flows",
+    "general",
+    "introduction",
+    "summary",
+    "prerequisites",
+    "notes",
+    "all",
+    "used",
+    "ip",
+    "addresses",
+    "address",
+    "considerations",
+    "architecture",
+    "allow",
+    "allowlist",
+    "whitelist",
+    "settings",
+    "system",
+    "security",
+    "information",
+    "following",
+    "other",
 ];
 
 /// Whether a heading can be the name of a component.
 fn is_component(text: &str) -> bool {
     let words = words(text);
-    let mut words = words.split(' ').filter(|word| !word.is_empty() && !word.bytes().all(|byte| byte.is_ascii_digit())).peekable();
+    let mut words = words
+        .split(' ')
+        .filter(|word| !word.is_empty() && !word.bytes().all(|byte| byte.is_ascii_digit()))
+        .peekable();
     words.peek().is_some() && !words.all(|word| GENERIC.contains(&word))
 }
+
+/// Longest sentence before a table in words.
+const LONGEST_SENTENCE: usize = 200;
+/// Longest name in bytes that lines are added to.
+const LONGEST_NAME: usize = 300;
+/// Requirements before a row that is printed again and again.
+const LOOK_BACK: usize = 200;
 
 /// What a sentence says of the table after it: who needs it, and whether it is optional.
 fn lead(text: &str) -> Lead {
     let text = without_markup(text);
     let words: Vec<&str> = text.split_whitespace().collect();
-    let lower: Vec<String> = words.iter().map(|word| word.to_lowercase().trim_matches(|c: char| !c.is_alphanumeric()).to_owned()).collect();
+    if words.len() > LONGEST_SENTENCE {
+        return Lead::default();
+    }
+    let lower: Vec<String> = words
+        .iter()
+        .map(|word| {
+            word.to_lowercase()
+                .trim_matches(|c: char| !c.is_alphanumeric())
+                .to_owned()
+        })
+        .collect();
     let optional = lower.iter().any(|word| word == "optional");
     let mut subject = None;
     for (at, word) in lower.iter().enumerate() {
-        let modal = matches!(word.as_str(), "must" | "needs" | "need" | "requires" | "require" | "should" | "can" | "will" | "has" | "have");
-        let goes_on = lower[at..].iter().take(7).any(|word| matches!(word.as_str(), "access" | "reach" | "connect" | "communicate" | "contact"));
+        let modal = matches!(
+            word.as_str(),
+            "must"
+                | "needs"
+                | "need"
+                | "requires"
+                | "require"
+                | "should"
+                | "can"
+                | "will"
+                | "has"
+                | "have"
+        );
+        let goes_on = lower[at..].iter().take(7).any(|word| {
+            matches!(
+                word.as_str(),
+                "access" | "reach" | "connect" | "communicate" | "contact"
+            )
+        });
         if !modal || !goes_on || at == 0 {
             continue;
         }
@@ -1066,16 +1478,43 @@ fn lead(text: &str) -> Lead {
         let begins = (0..at).rev().find(|index| {
             let opens = matches!(
                 lower[*index].as_str(),
-                "the" | "your" | "all" | "each" | "every" | "any" | "that" | "which" | "these" | "a" | "an" | "following"
+                "the"
+                    | "your"
+                    | "all"
+                    | "each"
+                    | "every"
+                    | "any"
+                    | "that"
+                    | "which"
+                    | "these"
+                    | "a"
+                    | "an"
+                    | "following"
             );
-            let inside = *index > 0 && matches!(lower[*index - 1].as_str(), "for" | "of" | "in" | "on" | "at" | "to" | "with" | "from" | "by");
+            let inside = *index > 0
+                && matches!(
+                    lower[*index - 1].as_str(),
+                    "for" | "of" | "in" | "on" | "at" | "to" | "with" | "from" | "by"
+                );
             opens && !inside
         });
         let start = begins.map_or(0, |begins| begins + 1);
         // A relative clause is not part of the name.
-        let end = (start..at).find(|index| matches!(lower[*index].as_str(), "you" | "we" | "that" | "which" | "who" | "it" | "they")).unwrap_or(at);
+        let end = (start..at)
+            .find(|index| {
+                matches!(
+                    lower[*index].as_str(),
+                    "you" | "we" | "that" | "which" | "who" | "it" | "they"
+                )
+            })
+            .unwrap_or(at);
         let name = words[start..end].join(" ");
-        let telling = end > start && end - start <= 6 && is_component(&name) && !lower[start..end].iter().any(|word| matches!(word.as_str(), "this" | "table" | "section" | "there"));
+        let telling = end > start
+            && end - start <= 6
+            && is_component(&name)
+            && !lower[start..end]
+                .iter()
+                .any(|word| matches!(word.as_str(), "this" | "table" | "section" | "there"));
         if telling {
             subject = Some(name);
             break;
@@ -1089,7 +1528,9 @@ fn necessity(column: &str, purpose: &str) -> Necessity {
     let printed = words(column);
     match printed.as_str() {
         "" => {}
-        "no" | "n" | "false" | "optional" | "recommended" | "not required" => return Necessity::Optional,
+        "no" | "n" | "false" | "optional" | "recommended" | "not required" => {
+            return Necessity::Optional;
+        }
         "yes" | "y" | "true" | "required" | "mandatory" | "x" => return Necessity::Required,
         "conditional" => {
             return Necessity::Conditional {
@@ -1104,24 +1545,57 @@ fn necessity(column: &str, purpose: &str) -> Necessity {
     }
     let text = words(purpose);
     let padded = format!(" {text} ");
-    for opening in ["if applicable", "if using", "if used", "if you", "if enabled", "if configured", "if required", "only if", "only when", "when using", "required when", "required if", "needed if", "needed when"] {
+    for opening in [
+        "if applicable",
+        "if using",
+        "if used",
+        "if you",
+        "if enabled",
+        "if configured",
+        "if required",
+        "only if",
+        "only when",
+        "when using",
+        "required when",
+        "required if",
+        "needed if",
+        "needed when",
+    ] {
         if padded.contains(&format!(" {opening} ")) {
             let lower = purpose.to_lowercase();
-            let condition = lower.find(opening).filter(|at| purpose.is_char_boundary(*at)).map_or(purpose, |at| &purpose[at..]);
-            let condition = condition.split([')', '.', ';']).next().unwrap_or(condition).trim();
+            let condition = lower
+                .find(opening)
+                .filter(|at| purpose.is_char_boundary(*at))
+                .map_or(purpose, |at| &purpose[at..]);
+            let condition = condition
+                .split([')', '.', ';'])
+                .next()
+                .unwrap_or(condition)
+                .trim();
+            let negated = padded.contains(&format!(" not {opening} "));
             return Necessity::Conditional {
-                condition: condition.to_owned(),
+                condition: if negated {
+                    format!("not {condition}")
+                } else {
+                    condition.to_owned()
+                },
             };
         }
     }
-    if text.starts_with("optional") || padded.contains(" optional ") {
+    // In the middle of a sentence the word mostly speaks of a part of the row.
+    if text == "optional"
+        || text.starts_with("optional ")
+        || purpose.to_lowercase().contains("(optional")
+    {
         return Necessity::Optional;
     }
     Necessity::Required
 }
 
 fn data_rows(rows: &[Row]) -> Vec<&Row> {
-    rows.iter().filter(|row| !row.is_blank() && row.filled().count() > 1).collect()
+    rows.iter()
+        .filter(|row| !row.is_blank() && row.filled().count() > 1)
+        .collect()
 }
 
 /// A row as printed.
@@ -1132,15 +1606,41 @@ pub(super) fn printed(row: &Row) -> String {
     {
         return first.clone();
     }
-    let used = cells.iter().rposition(|cell| !cell.is_empty()).map_or(0, |last| last + 1);
+    let used = cells
+        .iter()
+        .rposition(|cell| !cell.is_empty())
+        .map_or(0, |last| last + 1);
     cells[..used].join(" | ")
+}
+
+/// `TCP`, `UDP` on two lines and `443`, `8443` on two lines: `TCP: 443`, `UDP: 8443`.
+fn paired(protocols: &str, ports: &str) -> Option<String> {
+    let lines = |text: &str| -> Vec<String> {
+        text.lines()
+            .map(squeeze)
+            .filter(|line| !line.is_empty())
+            .collect()
+    };
+    let (protocols, ports) = (lines(protocols), lines(ports));
+    let different = protocols.iter().any(|protocol| protocol != &protocols[0]);
+    if protocols.len() < 2 || protocols.len() != ports.len() || !different {
+        return None;
+    }
+    let pairs = protocols.iter().zip(&ports);
+    Some(
+        pairs
+            .map(|(protocol, port)| format!("{protocol}: {port}"))
+            .collect::<Vec<_>>()
+            .join("\n"),
+    )
 }
 
 /// A heading whose text was cut into cells: a piece that begins with a small letter continues a word.
 fn joined(row: &Row) -> String {
     let mut text = String::new();
     for (_, cell) in row.filled() {
-        let continues = cell.chars().next().is_some_and(char::is_lowercase) && text.chars().last().is_some_and(char::is_alphabetic);
+        let continues = cell.chars().next().is_some_and(char::is_lowercase)
+            && text.chars().last().is_some_and(char::is_alphabetic);
         if !text.is_empty() && !continues {
             text.push(' ');
         }
@@ -1164,9 +1664,21 @@ pub(super) fn dedup(texts: &mut Vec<String>) {
     texts.retain(|text| seen.insert(text.clone(), ()).is_none());
 }
 
+/// Whether a text says that something is optional or conditional, for `lists`.
+pub(super) fn necessity_of(text: &str) -> Necessity {
+    necessity("", text)
+}
+
 /// Ports that a name is registered for, for `lists`.
 pub(super) fn registered_names(service: Service) -> Vec<&'static str> {
-    service.first().map(|port| vocabulary::registered(port).map(|application| application.name).collect()).unwrap_or_default()
+    service
+        .first()
+        .map(|port| {
+            vocabulary::registered(port)
+                .map(|application| application.name)
+                .collect()
+        })
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -1177,10 +1689,22 @@ mod tests {
     fn takes_the_subject_of_a_sentence() {
         let check = |text: &str, expect: Option<&str>, optional| {
             let lead = lead(text);
-            assert_eq!((lead.subject.as_deref(), lead.optional), (expect, optional), "{text}");
+            assert_eq!(
+                (lead.subject.as_deref(), lead.optional),
+                (expect, optional),
+                "{text}"
+            );
         };
-        check("The web servers you create for the site must have access to the following URLs:", Some("web servers"), false);
-        check("This table lists optional names that your build agents can have access to:", Some("build agents"), true);
+        check(
+            "The web servers you create for the site must have access to the following URLs:",
+            Some("web servers"),
+            false,
+        );
+        check(
+            "This table lists optional names that your build agents can have access to:",
+            Some("build agents"),
+            true,
+        );
         check("Nothing of interest.", None, false);
     }
 
@@ -1190,8 +1714,14 @@ mod tests {
         for title in ["Red Gateway", "Blue Session Host", "Green Agent"] {
             known.insert(title, false);
         }
-        assert_eq!(known.segments("Red Gateway Blue Session Host"), ["Red Gateway", "Blue Session Host"]);
-        assert_eq!(known.segments("Red Gateway 2FA Server(s)"), ["Red Gateway", "2FA Server(s)"]);
+        assert_eq!(
+            known.segments("Red Gateway Blue Session Host"),
+            ["Red Gateway", "Blue Session Host"]
+        );
+        assert_eq!(
+            known.segments("Red Gateway 2FA Server(s)"),
+            ["Red Gateway", "2FA Server(s)"]
+        );
         assert_eq!(known.segments("Something else"), ["Something else"]);
         assert_eq!(known.segments(""), [""]);
     }
@@ -1200,11 +1730,28 @@ mod tests {
     fn finds_necessity() {
         let check = |column: &str, purpose: &str, expect: &str, condition: Option<&str>| {
             let found = necessity(column, purpose);
-            assert_eq!((found.as_str(), found.condition()), (expect, condition), "{column} {purpose}");
+            assert_eq!(
+                (found.as_str(), found.condition()),
+                (expect, condition),
+                "{column} {purpose}"
+            );
         };
         check("", "Video", "required", None);
         check("", "Optional - video", "optional", None);
-        check("", "Database (if using dynamic ports)", "conditional", Some("if using dynamic ports"));
+        check("", "Video (optional)", "optional", None);
+        check("", "Video. UDP is optional", "required", None);
+        check(
+            "",
+            "Video. Not required if audio is used.",
+            "conditional",
+            Some("not required if audio is used"),
+        );
+        check(
+            "",
+            "Database (if using dynamic ports)",
+            "conditional",
+            Some("if using dynamic ports"),
+        );
         check("No", "", "optional", None);
         check("Yes", "optional things", "required", None);
         check("Only at night", "", "conditional", Some("Only at night"));

@@ -30,7 +30,11 @@ pub(super) fn kind(name: &str, bytes: &[u8]) -> Result<Format, ImportError> {
     if zip.index_for_name("content.xml").is_some() {
         return Ok(Format::Ods);
     }
-    if zip.file_names().flatten().any(|part| part.starts_with("xl/") || part.starts_with("xl\\")) {
+    if zip
+        .file_names()
+        .flatten()
+        .any(|part| part.starts_with("xl/") || part.starts_with("xl\\"))
+    {
         return Ok(Format::Xlsx);
     }
     Err(ImportError::Binary {
@@ -59,11 +63,16 @@ fn unpack(name: &str, kind: &'static str, bytes: &[u8]) -> Result<(), ImportErro
     }
     let mut left = MAX_UNPACKED_BYTES;
     for index in 0..zip.len() {
-        let part = zip.by_index(index).map_err(|error| bad(name, kind, &error.to_string()))?;
-        let size = std::io::copy(&mut part.take(left + 1), &mut std::io::sink()).map_err(|error| bad(name, kind, &error.to_string()))?;
-        left = left.checked_sub(size).ok_or_else(|| ImportError::Unpacked {
-            name: name.to_owned(),
-        })?;
+        let part = zip
+            .by_index(index)
+            .map_err(|error| bad(name, kind, &error.to_string()))?;
+        let size = std::io::copy(&mut part.take(left + 1), &mut std::io::sink())
+            .map_err(|error| bad(name, kind, &error.to_string()))?;
+        left = left
+            .checked_sub(size)
+            .ok_or_else(|| ImportError::Unpacked {
+                name: name.to_owned(),
+            })?;
     }
     Ok(())
 }
@@ -95,9 +104,10 @@ pub(super) fn xlsx(name: &str, bytes: &[u8]) -> Result<Document, ImportError> {
                 return Err(too_many(name));
             }
             let (row, column) = cell.pos;
-            let text = match cell.value {
-                DataRef::SharedString(text) => text.to_owned(),
-                value => Data::from(value).to_string(),
+            let text = if let DataRef::SharedString(text) = cell.value {
+                text.to_owned()
+            } else {
+                Data::from(cell.value).to_string()
             };
             grid.put(row, column, text, cell.formula.as_deref());
         }
@@ -112,7 +122,8 @@ pub(super) fn ods(name: &str, bytes: &[u8]) -> Result<Document, ImportError> {
     const KIND: &str = "ODS";
     unpack(name, KIND, bytes)?;
     measure(name, KIND, bytes)?;
-    let mut book = Ods::new(Cursor::new(bytes)).map_err(|error| bad(name, KIND, &error.to_string()))?;
+    let mut book =
+        Ods::new(Cursor::new(bytes)).map_err(|error| bad(name, KIND, &error.to_string()))?;
     let mut document = Document::default();
     let mut cells = 0;
     for sheet in book.sheet_names() {
@@ -123,9 +134,15 @@ pub(super) fn ods(name: &str, bytes: &[u8]) -> Result<Document, ImportError> {
         let (top, left) = values.start().unwrap_or_default();
         for (row, column, value) in values.used_cells() {
             cells += 1;
-            let at = |offset: usize, start: u32| u32::try_from(offset).unwrap_or(u32::MAX).saturating_add(start);
+            let at = |offset: usize, start: u32| {
+                u32::try_from(offset)
+                    .unwrap_or(u32::MAX)
+                    .saturating_add(start)
+            };
             let (row, column) = (at(row, top), at(column, left));
-            let formula = formulas.get_value((row, column)).filter(|formula| !formula.is_empty());
+            let formula = formulas
+                .get_value((row, column))
+                .filter(|formula| !formula.is_empty());
             grid.put(row, column, value.to_string(), formula.map(String::as_str));
         }
         grid.finish(sheet, &mut document, &mut cells, name)?;
@@ -149,7 +166,10 @@ impl Grid {
                 text = format!("={formula}");
                 "a cell is a formula without a stored value".to_owned()
             } else {
-                format!("the value `{}` is the stored result of the formula `={formula}`", text.trim())
+                format!(
+                    "the value `{}` is the stored result of the formula `={formula}`",
+                    text.trim()
+                )
             };
             self.remarks.push(Line {
                 number: row.saturating_add(1),
@@ -162,9 +182,19 @@ impl Grid {
     }
 
     /// Puts a merged cell's text into every place that it covers.
-    fn merge(&mut self, merged: &[Dimensions], cells: &mut usize, name: &str) -> Result<(), ImportError> {
+    fn merge(
+        &mut self,
+        merged: &[Dimensions],
+        cells: &mut usize,
+        name: &str,
+    ) -> Result<(), ImportError> {
         for region in merged {
-            let Some(text) = self.rows.get(&region.start.0).and_then(|row| row.get(&region.start.1)).cloned() else {
+            let Some(text) = self
+                .rows
+                .get(&region.start.0)
+                .and_then(|row| row.get(&region.start.1))
+                .cloned()
+            else {
                 continue;
             };
             let height = region.end.0.saturating_sub(region.start.0) as usize + 1;
@@ -175,20 +205,32 @@ impl Grid {
             }
             for row in region.start.0..=region.end.0 {
                 for column in region.start.1..=region.end.1 {
-                    self.rows.entry(row).or_default().entry(column).or_insert_with(|| text.clone());
+                    self.rows
+                        .entry(row)
+                        .or_default()
+                        .entry(column)
+                        .or_insert_with(|| text.clone());
                 }
             }
         }
         Ok(())
     }
 
-    fn finish(self, sheet: String, document: &mut Document, cells: &mut usize, name: &str) -> Result<(), ImportError> {
+    fn finish(
+        self,
+        sheet: String,
+        document: &mut Document,
+        cells: &mut usize,
+        name: &str,
+    ) -> Result<(), ImportError> {
         if self.rows.is_empty() {
             return Ok(());
         }
         let mut rows = Vec::with_capacity(self.rows.len());
         for (index, row) in self.rows {
-            let width = row.last_key_value().map_or(0, |(column, _)| *column as usize + 1);
+            let width = row
+                .last_key_value()
+                .map_or(0, |(column, _)| *column as usize + 1);
             // Blank cells before the last one are laid out too.
             *cells = cells.saturating_add(width - row.len());
             if *cells > MAX_CELLS {
@@ -219,7 +261,9 @@ impl Grid {
 /// Refuses an OpenDocument sheet whose repetitions stand for too many cells: calamine lays them all out.
 fn measure(name: &str, kind: &'static str, bytes: &[u8]) -> Result<(), ImportError> {
     let mut zip = open(name, kind, bytes)?;
-    let part = zip.by_name("content.xml").map_err(|error| bad(name, kind, &error.to_string()))?;
+    let part = zip
+        .by_name("content.xml")
+        .map_err(|error| bad(name, kind, &error.to_string()))?;
     let mut reader = quick_xml::Reader::from_reader(std::io::BufReader::new(part));
     reader.config_mut().check_end_names = false;
     let repeats = |tag: &BytesStart<'_>, key: &str| {
@@ -235,7 +279,9 @@ fn measure(name: &str, kind: &'static str, bytes: &[u8]) -> Result<(), ImportErr
     let mut filled = false;
     let mut in_table = 0_usize;
     loop {
-        let event = reader.read_event_into(&mut buffer).map_err(|error| bad(name, kind, &error.to_string()))?;
+        let event = reader
+            .read_event_into(&mut buffer)
+            .map_err(|error| bad(name, kind, &error.to_string()))?;
         let (tag, empty) = match &event {
             Event::Start(tag) => (Some(tag), false),
             Event::Empty(tag) => (Some(tag), true),
@@ -249,7 +295,13 @@ fn measure(name: &str, kind: &'static str, bytes: &[u8]) -> Result<(), ImportErr
                 }
                 (None, false)
             }
-            Event::Text(_) | Event::CData(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) | Event::GeneralRef(_) => (None, false),
+            Event::Text(_)
+            | Event::CData(_)
+            | Event::Comment(_)
+            | Event::Decl(_)
+            | Event::PI(_)
+            | Event::DocType(_)
+            | Event::GeneralRef(_) => (None, false),
         };
         if let Some(tag) = tag {
             match tag.name().as_ref() {
@@ -268,7 +320,11 @@ fn measure(name: &str, kind: &'static str, bytes: &[u8]) -> Result<(), ImportErr
                 }
                 "table:table-cell" | "table:covered-table-cell" => {
                     columns = columns.saturating_add(repeats(tag, "table:number-columns-repeated"));
-                    let has_value = !empty || tag.attributes().flatten().any(|attribute| attribute.key.as_ref().starts_with("office:"));
+                    let has_value = !empty
+                        || tag
+                            .attributes()
+                            .flatten()
+                            .any(|attribute| attribute.key.as_ref().starts_with("office:"));
                     if has_value {
                         filled = true;
                         widest = widest.max(columns);

@@ -11,7 +11,10 @@ const HEADING_WORDS: usize = 10;
 
 /// Reads a text.
 pub(super) fn read(text: &str) -> Document {
-    let lines: Vec<&str> = text.lines().map(|line| line.trim_end_matches(' ')).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|line| line.trim_end_matches(' '))
+        .collect();
     let mut document = Document::default();
     let mut index = 0;
     while index < lines.len() {
@@ -20,7 +23,9 @@ pub(super) fn read(text: &str) -> Document {
             index += 1;
             continue;
         }
-        if let Some((rows, next)) = pipes::read(&lines, index).or_else(|| aligned::read(&lines, index)) {
+        if let Some((rows, next)) =
+            pipes::read(&lines, index).or_else(|| aligned::read(&lines, index))
+        {
             table(&mut document, rows);
             index = next;
             continue;
@@ -37,7 +42,9 @@ pub(super) fn read(text: &str) -> Document {
         if let Some(next) = lines.get(index + 1)
             && is_underline(next)
         {
-            document.blocks.push(Block::Heading(here(&without_markup(line))));
+            document
+                .blocks
+                .push(Block::Heading(here(&without_markup(line))));
             index += 2;
             continue;
         }
@@ -46,15 +53,17 @@ pub(super) fn read(text: &str) -> Document {
             index += 1;
             continue;
         }
-        document.blocks.push(if let Some(heading) = marked_heading(line) {
-            Block::Heading(here(&heading))
-        } else if let Some(item) = item(line) {
-            Block::Item(here(&item))
-        } else if looks_like_heading(line) {
-            Block::Heading(here(&without_markup(line)))
-        } else {
-            Block::Text(here(line.trim()))
-        });
+        document
+            .blocks
+            .push(if let Some(heading) = marked_heading(line) {
+                Block::Heading(here(&heading))
+            } else if let Some(item) = item(line) {
+                Block::Item(here(&item))
+            } else if looks_like_heading(line) {
+                Block::Heading(here(&without_markup(line)))
+            } else {
+                Block::Text(here(line.trim()))
+            });
         index += 1;
     }
     document
@@ -64,7 +73,13 @@ pub(super) fn read(text: &str) -> Document {
 fn table(document: &mut Document, rows: Vec<Row>) {
     match document.blocks.last_mut() {
         Some(Block::Table(table)) => table.rows.extend(rows),
-        Some(Block::Heading(_) | Block::Text(_) | Block::Item(_)) | None => document.blocks.push(Block::Table(Table { strict: false, rows, remarks: Vec::new() })),
+        Some(Block::Heading(_) | Block::Text(_) | Block::Item(_)) | None => {
+            document.blocks.push(Block::Table(Table {
+                strict: false,
+                rows,
+                remarks: Vec::new(),
+            }))
+        }
     }
 }
 
@@ -78,13 +93,17 @@ fn tabbed(line: &str, index: usize) -> Option<Row> {
     }
     Some(Row {
         line: line_number(index),
-        cells: line.split('\t').map(|cell| cell.trim().to_owned()).collect(),
+        cells: line
+            .split('\t')
+            .map(|cell| cell.trim().to_owned())
+            .collect(),
     })
 }
 
 fn is_underline(line: &str) -> bool {
     let line = line.trim();
-    line.len() >= 3 && (line.bytes().all(|byte| byte == b'=') || line.bytes().all(|byte| byte == b'-'))
+    line.len() >= 3
+        && (line.bytes().all(|byte| byte == b'=') || line.bytes().all(|byte| byte == b'-'))
 }
 
 /// `## Heading`, or a line that is bold as a whole.
@@ -105,7 +124,11 @@ fn item(line: &str) -> Option<String> {
     let mut characters = line.chars();
     let first = characters.next()?;
     let rest = characters.as_str();
-    if matches!(first, '•' | '·' | '▪' | '◦' | '‣' | '●' | '○' | '■' | '–' | '—' | '-' | '*' | '+' | 'o') && rest.starts_with([' ', '\t', '\u{a0}']) {
+    if matches!(
+        first,
+        '•' | '·' | '▪' | '◦' | '‣' | '●' | '○' | '■' | '–' | '—' | '-' | '*' | '+' | 'o'
+    ) && rest.starts_with([' ', '\t', '\u{a0}'])
+    {
         return Some(without_markup(rest));
     }
     let digits = line.bytes().take_while(u8::is_ascii_digit).count();
@@ -150,8 +173,17 @@ mod tests {
     #[test]
     fn tells_blocks_apart() {
         assert_eq!(
-            shape("# One **bold**\n\nA sentence, of words.\n- item 1\n  • item 2\n1. third\nTwo\n---\n"),
-            ["H1 One bold", "T3 A sentence, of words.", "I4 item 1", "I5 item 2", "I6 third", "H7 Two"]
+            shape(
+                "# One **bold**\n\nA sentence, of words.\n- item 1\n  • item 2\n1. third\nTwo\n---\n"
+            ),
+            [
+                "H1 One bold",
+                "T3 A sentence, of words.",
+                "I4 item 1",
+                "I5 item 2",
+                "I6 third",
+                "H7 Two"
+            ]
         );
     }
 
@@ -162,9 +194,18 @@ mod tests {
 
     #[test]
     fn reads_pipes() {
-        assert_eq!(shape("| a | b |\n|---|:-:|\n| c | d |\n"), ["R1 a|b; R3 c|d"]);
-        assert_eq!(shape("a | b |\n---|---|\nc | d |\ne |\n"), ["R1 a|b; R3 c|d; R4 e"]);
-        assert_eq!(shape("+---+---+\n| a | b |\n+---+---+\n| c | d |\n+---+---+\n"), ["R2 a|b; R4 c|d"]);
+        assert_eq!(
+            shape("| a | b |\n|---|:-:|\n| c | d |\n"),
+            ["R1 a|b; R3 c|d"]
+        );
+        assert_eq!(
+            shape("a | b |\n---|---|\nc | d |\ne |\n"),
+            ["R1 a|b; R3 c|d; R4 e"]
+        );
+        assert_eq!(
+            shape("+---+---+\n| a | b |\n+---+---+\n| c | d |\n+---+---+\n"),
+            ["R2 a|b; R4 c|d"]
+        );
     }
 
     #[test]
@@ -178,8 +219,13 @@ mod tests {
     #[test]
     fn reads_aligned_columns() {
         assert_eq!(
-            shape("Source      Destination   Port\nclient      server        443\n            proxy         8080\nTail.\n"),
-            ["R1 Source|Destination|Port; R2 client|server|443; R3 |proxy|8080", "T4 Tail."]
+            shape(
+                "Source      Destination   Port\nclient      server        443\n            proxy         8080\nTail.\n"
+            ),
+            [
+                "R1 Source|Destination|Port; R2 client|server|443; R3 |proxy|8080",
+                "T4 Tail."
+            ]
         );
     }
 }

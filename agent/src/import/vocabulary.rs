@@ -43,15 +43,20 @@ applications! {
 /// The application of this name, in any case.
 pub(super) fn application(name: &str) -> Option<Application> {
     let name = name.to_ascii_lowercase();
-    APPLICATIONS.iter().copied().find(|application| application.name == name)
+    APPLICATIONS
+        .iter()
+        .copied()
+        .find(|application| application.name == name)
 }
 
 /// Applications that are registered for a port.
 pub(super) fn registered(port: u16) -> impl Iterator<Item = Application> {
-    APPLICATIONS
-        .iter()
-        .copied()
-        .filter(move |application| application.services.iter().any(|(_, registered)| *registered == port))
+    APPLICATIONS.iter().copied().filter(move |application| {
+        application
+            .services
+            .iter()
+            .any(|(_, registered)| *registered == port)
+    })
 }
 
 /// Transports that a port is registered for here, without duplicates.
@@ -95,7 +100,10 @@ mod tests {
         assert_eq!(protocol("ESP"), Some(Protocol::Other(50)));
         assert_eq!(protocol("80"), None);
         assert_eq!(protocol("HTTPS"), None);
-        assert_eq!(application("HTTPS").map(|a| a.services), Some([(Tcp, 443)].as_slice()));
+        assert_eq!(
+            application("HTTPS").map(|a| a.services),
+            Some([(Tcp, 443)].as_slice())
+        );
         assert_eq!(transports(123), [Udp]);
         assert_eq!(transports(53), [Tcp, Udp]);
         assert_eq!(transports(20001), []);

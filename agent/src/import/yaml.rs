@@ -17,7 +17,13 @@ fn quoted(text: &str) -> String {
             '\n' => quoted.push_str("\\n"),
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
-            character if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') => {
+            character
+                if character.is_control()
+                    || matches!(
+                        character,
+                        '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+                    ) =>
+            {
                 let _ = write!(quoted, "\\u{:04x}", u32::from(character));
             }
             character => quoted.push(character),
@@ -44,13 +50,20 @@ pub(super) fn draft(draft: &Draft) -> String {
     out.push_str(&head(&draft.system));
     let mut notes = draft.notes.iter().peekable();
     let mut written = 0;
-    let several = draft.notes.iter().any(|note| note.file != draft.notes[0].file);
+    let several = draft
+        .notes
+        .iter()
+        .any(|note| note.file != draft.notes[0].file);
     let mut comments = |out: &mut String, end: usize| {
         while written < end {
             let Some(note) = notes.next() else {
                 return;
             };
-            let file = if several { format!("{} ", note.file) } else { String::new() };
+            let file = if several {
+                format!("{} ", note.file)
+            } else {
+                String::new()
+            };
             let kind = match note.kind {
                 NoteKind::Taken => "",
                 NoteKind::Left => ", not taken",
@@ -75,8 +88,16 @@ fn head(system: &System) -> String {
         let _ = writeln!(out, "version: {}", quoted(version));
     }
     if let Some(document) = &system.document {
-        let file = document.file.as_deref().map(|file| format!(", file: {}", quoted(file))).unwrap_or_default();
-        let _ = writeln!(out, "document: {{title: {}{file}}}", quoted(&document.title));
+        let file = document
+            .file
+            .as_deref()
+            .map(|file| format!(", file: {}", quoted(file)))
+            .unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "document: {{title: {}{file}}}",
+            quoted(&document.title)
+        );
     }
     if !system.roles.is_empty() {
         out.push_str("roles:\n");
@@ -87,11 +108,23 @@ fn head(system: &System) -> String {
             parts.push(format!("title: {}", quoted(title)));
         }
         if !role.names.is_empty() {
-            parts.push(format!("names: {}", list(role.names.iter().map(ToString::to_string))));
+            parts.push(format!(
+                "names: {}",
+                list(role.names.iter().map(ToString::to_string))
+            ));
         }
-        let _ = writeln!(out, "  {}: {{{}}}", quoted(role.id.as_str()), parts.join(", "));
+        let _ = writeln!(
+            out,
+            "  {}: {{{}}}",
+            quoted(role.id.as_str()),
+            parts.join(", ")
+        );
     }
-    out.push_str(if system.requirements.is_empty() { "requirements: []\n" } else { "requirements:\n" });
+    out.push_str(if system.requirements.is_empty() {
+        "requirements: []\n"
+    } else {
+        "requirements:\n"
+    });
     out
 }
 
@@ -102,9 +135,17 @@ fn list(texts: impl Iterator<Item = String>) -> String {
 
 fn write(out: &mut String, system: &System, requirement: &Requirement) {
     let _ = writeln!(out, "  - id: {}", quoted(requirement.id.as_str()));
-    let _ = writeln!(out, "    from: {}", quoted(system.role_id(requirement.from)));
+    let _ = writeln!(
+        out,
+        "    from: {}",
+        quoted(system.role_id(requirement.from))
+    );
     let _ = writeln!(out, "    to: {}", quoted(system.role_id(requirement.to)));
-    let services: Vec<String> = requirement.services.iter().map(ToString::to_string).collect();
+    let services: Vec<String> = requirement
+        .services
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let _ = writeln!(out, "    services: [{}]", services.join(", "));
     let _ = writeln!(out, "    direction: {}", requirement.direction.as_str());
     let _ = writeln!(out, "    necessity: {}", requirement.necessity.as_str());
@@ -119,7 +160,12 @@ fn write(out: &mut String, system: &System, requirement: &Requirement) {
         }
     }
     if let Some(provenance) = &requirement.provenance {
-        let _ = writeln!(out, "    provenance: {{section: {}, row: {}}}", quoted(&provenance.section), provenance.row);
+        let _ = writeln!(
+            out,
+            "    provenance: {{section: {}, row: {}}}",
+            quoted(&provenance.section),
+            provenance.row
+        );
     }
     if !requirement.doubts.is_empty() {
         out.push_str("    doubts:\n");

@@ -19,16 +19,29 @@ pub fn markdown(matrix: &Matrix) -> String {
 }
 
 fn write_system(out: &mut String, system: &System) {
-    let version = system.version.as_deref().map(|version| format!(" {}", text(version))).unwrap_or_default();
+    let version = system
+        .version
+        .as_deref()
+        .map(|version| format!(" {}", text(version)))
+        .unwrap_or_default();
     let _ = writeln!(out, "# {}{version}\n", text(&system.title));
     let _ = write!(out, "System `{}`", system.id);
     if let Some(document) = &system.document {
-        let _ = write!(out, ", made from the document \"{}\"", text(&document.title));
+        let _ = write!(
+            out,
+            ", made from the document \"{}\"",
+            text(&document.title)
+        );
         if let Some(file) = &document.file {
             let _ = write!(out, " (`{}`)", code(file));
         }
     }
-    let _ = writeln!(out, ": {} requirements, {} roles.\n", system.requirements.len(), system.roles.len());
+    let _ = writeln!(
+        out,
+        ": {} requirements, {} roles.\n",
+        system.requirements.len(),
+        system.roles.len()
+    );
     roles(out, system);
     requirements(out, system);
     doubts(out, system);
@@ -38,9 +51,22 @@ fn write_system(out: &mut String, system: &System) {
 fn roles(out: &mut String, system: &System) {
     out.push_str("## Roles\n\n| role | name in the document | endpoints |\n|---|---|---|\n");
     for role in &system.roles {
-        let names: Vec<String> = role.names.iter().map(|name| format!("`{}`", code(&name.to_string()))).collect();
-        let endpoints = if names.is_empty() { "bound by the site".to_owned() } else { names.join(", ") };
-        let _ = writeln!(out, "| `{}` | {} | {endpoints} |", role.id, role.title.as_deref().map(text).unwrap_or_default());
+        let names: Vec<String> = role
+            .names
+            .iter()
+            .map(|name| format!("`{}`", code(&name.to_string())))
+            .collect();
+        let endpoints = if names.is_empty() {
+            "bound by the site".to_owned()
+        } else {
+            names.join(", ")
+        };
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {endpoints} |",
+            role.id,
+            role.title.as_deref().map(text).unwrap_or_default()
+        );
     }
     out.push('\n');
 }
@@ -49,11 +75,21 @@ fn requirements(out: &mut String, system: &System) {
     out.push_str("## Requirements\n");
     let mut section: Option<&str> = None;
     for requirement in &system.requirements {
-        let here = requirement.provenance.as_ref().map_or("", |provenance| provenance.section.as_str());
+        let here = requirement
+            .provenance
+            .as_ref()
+            .map_or("", |provenance| provenance.section.as_str());
         if section != Some(here) {
             section = Some(here);
-            let title = if here.is_empty() { "Without a section".to_owned() } else { text(here) };
-            let _ = writeln!(out, "\n### {title}\n\n| row | requirement | from | | to | services | necessity | purpose |\n|---|---|---|---|---|---|---|---|");
+            let title = if here.is_empty() {
+                "Without a section".to_owned()
+            } else {
+                text(here)
+            };
+            let _ = writeln!(
+                out,
+                "\n### {title}\n\n| row | requirement | from | | to | services | necessity | purpose |\n|---|---|---|---|---|---|---|---|"
+            );
         }
         row(out, system, requirement);
     }
@@ -61,14 +97,26 @@ fn requirements(out: &mut String, system: &System) {
 }
 
 fn row(out: &mut String, system: &System, requirement: &Requirement) {
-    let number = requirement.provenance.as_ref().map(|provenance| provenance.row.to_string()).unwrap_or_default();
+    let number = requirement
+        .provenance
+        .as_ref()
+        .map(|provenance| provenance.row.to_string())
+        .unwrap_or_default();
     let arrow = match requirement.direction {
         crate::matrix::Direction::Outbound => "→",
         crate::matrix::Direction::Inbound => "←",
         crate::matrix::Direction::Both => "↔",
     };
-    let services: Vec<String> = requirement.services.iter().map(|service| format!("`{service}`")).collect();
-    let services = if services.is_empty() { "none named".to_owned() } else { services.join(", ") };
+    let services: Vec<String> = requirement
+        .services
+        .iter()
+        .map(|service| format!("`{service}`"))
+        .collect();
+    let services = if services.is_empty() {
+        "none named".to_owned()
+    } else {
+        services.join(", ")
+    };
     let necessity = match &requirement.necessity {
         Necessity::Required => "required".to_owned(),
         Necessity::Optional => "optional".to_owned(),
@@ -76,7 +124,12 @@ fn row(out: &mut String, system: &System, requirement: &Requirement) {
     };
     let mut purpose = requirement.purpose.as_deref().map(text).unwrap_or_default();
     if let Some(application) = &requirement.application {
-        let _ = write!(purpose, "{}({})", if purpose.is_empty() { "" } else { " " }, text(application));
+        let _ = write!(
+            purpose,
+            "{}({})",
+            if purpose.is_empty() { "" } else { " " },
+            text(application)
+        );
     }
     let _ = writeln!(
         out,
@@ -88,7 +141,11 @@ fn row(out: &mut String, system: &System, requirement: &Requirement) {
 }
 
 fn doubts(out: &mut String, system: &System) {
-    let doubted: Vec<&Requirement> = system.requirements.iter().filter(|requirement| !requirement.doubts.is_empty()).collect();
+    let doubted: Vec<&Requirement> = system
+        .requirements
+        .iter()
+        .filter(|requirement| !requirement.doubts.is_empty())
+        .collect();
     if doubted.is_empty() {
         return;
     }
@@ -104,36 +161,67 @@ fn doubts(out: &mut String, system: &System) {
 
 /// A site file that binds every role that needs it, with addresses for documentation.
 fn site(out: &mut String, system: &System) {
-    let _ = writeln!(out, "## A site\n\n```yaml\nsite: example\nsystems: [{}]\nroles:", system.id);
+    let _ = writeln!(
+        out,
+        "## A site\n\n```yaml\nsite: example\nsystems: [{}]\nroles:",
+        system.id
+    );
     let used = |role: &Role| {
-        system.requirements.iter().flat_map(|requirement| [requirement.from, requirement.to]).any(|end| match end {
-            RoleRef::Declared(index) => system.role(index).id == role.id,
-            RoleRef::BuiltIn(_) => false,
-        })
+        system
+            .requirements
+            .iter()
+            .flat_map(|requirement| [requirement.from, requirement.to])
+            .any(|end| match end {
+                RoleRef::Declared(index) => system.role(index).id == role.id,
+                RoleRef::BuiltIn(_) => false,
+            })
     };
-    let mut unbound = system.roles.iter().filter(|role| role.names.is_empty() && used(role)).peekable();
+    let mut unbound = system
+        .roles
+        .iter()
+        .filter(|role| role.names.is_empty() && used(role))
+        .peekable();
     if unbound.peek().is_none() {
         // A mapping must not be empty.
         out.truncate(out.len() - "roles:\n".len());
     }
     for (index, role) in unbound.enumerate() {
         // 254 addresses of 192.0.2.0/24, then a prefix a role.
-        let address = if index < 254 { format!("{EXAMPLE}.{}", index + 1) } else { format!("2001:db8:{index:x}::/48") };
-        let title = role.title.as_deref().map(|title| format!("  # {}", one_line(title))).unwrap_or_default();
+        let address = if index < 254 {
+            format!("{EXAMPLE}.{}", index + 1)
+        } else {
+            format!("2001:db8:{index:x}::/48")
+        };
+        let title = role
+            .title
+            .as_deref()
+            .map(|title| format!("  # {}", one_line(title)))
+            .unwrap_or_default();
         let _ = writeln!(out, "  {}/{}: [\"{address}\"]{title}", system.id, role.id);
     }
     out.push_str("```\n");
 }
 
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '`') { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| {
+            if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '`') {
+                ' '
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 /// Text without markup: in a table, a list or a heading.
 fn text(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in one_line(text).chars() {
-        if matches!(character, '\\' | '|' | '*' | '_' | '<' | '>' | '[' | ']' | '#' | '&' | '~') {
+        if matches!(
+            character,
+            '\\' | '|' | '*' | '_' | '<' | '>' | '[' | ']' | '#' | '&' | '~'
+        ) {
             escaped.push('\\');
         }
         escaped.push(character);
@@ -152,7 +240,10 @@ mod tests {
 
     #[test]
     fn escapes_markup() {
-        assert_eq!(text("*.example.org | <b>x</b>"), "\\*.example.org \\| \\<b\\>x\\</b\\>");
+        assert_eq!(
+            text("*.example.org | <b>x</b>"),
+            "\\*.example.org \\| \\<b\\>x\\</b\\>"
+        );
     }
 
     #[test]
@@ -162,12 +253,19 @@ mod tests {
             "system: x\ntitle: X\nroles:\n  a: {title: \"A ` b\"}\n  b: {names: [b.example.org]}\nrequirements:\n  - {id: r, from: a, to: b, services: [tcp/1], doubts: [why]}\n",
         );
         let page = markdown(&reading.matrix);
-        let yaml = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let yaml = page
+            .split("```yaml\n")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next())
+            .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("site.yaml");
         std::fs::write(&file, yaml).unwrap();
         let site = crate::site::Site::read(&file, &reading).unwrap();
         assert!(!site.findings.has_errors(), "{yaml}\n{:?}", site.findings);
-        assert!(page.contains("| 1 |") || page.contains("|  | `r` |"), "{page}");
+        assert!(
+            page.contains("| 1 |") || page.contains("|  | `r` |"),
+            "{page}"
+        );
     }
 }

@@ -18,10 +18,17 @@ fn refused(name: &str, bytes: Vec<u8>) -> ImportError {
         bytes,
     };
     let result = import(&[input], &Options::default());
-    assert!(started.elapsed() < BOUND, "{name} took {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < BOUND,
+        "{name} took {:?}",
+        started.elapsed()
+    );
     match result {
         Err(error) => error,
-        Ok(Imported::Draft(draft)) => panic!("{name} was imported: {} requirements", draft.system.requirements.len()),
+        Ok(Imported::Draft(draft)) => panic!(
+            "{name} was imported: {} requirements",
+            draft.system.requirements.len()
+        ),
         Ok(Imported::Matrix(_)) => panic!("{name} was taken for a matrix"),
     }
 }
@@ -40,38 +47,80 @@ fn ods(table: &str) -> Vec<u8> {
         "<?xml version=\"1.0\"?><office:document-content xmlns:office=\"o\" xmlns:table=\"t\" xmlns:text=\"x\"><office:body><office:spreadsheet><table:table table:name=\"s\">{table}</table:table></office:spreadsheet></office:body></office:document-content>"
     );
     packed(&[
-        ("mimetype", b"application/vnd.oasis.opendocument.spreadsheet"),
-        ("META-INF/manifest.xml", b"<manifest:manifest xmlns:manifest=\"m\"></manifest:manifest>"),
+        (
+            "mimetype",
+            b"application/vnd.oasis.opendocument.spreadsheet",
+        ),
+        (
+            "META-INF/manifest.xml",
+            b"<manifest:manifest xmlns:manifest=\"m\"></manifest:manifest>",
+        ),
         ("content.xml", content.as_bytes()),
     ])
 }
 
 #[test]
 fn what_is_no_document_is_refused() {
-    assert!(matches!(refused("a.txt", Vec::new()), ImportError::Empty { .. }));
-    assert!(matches!(refused("a.txt", b" \n \n".to_vec()), ImportError::Empty { .. }));
-    assert!(matches!(refused("a.txt", (0..=255).cycle().take(4096).collect()), ImportError::Binary { .. }));
-    assert!(matches!(refused("a.pdf", b"%PDF-1.7 x".to_vec()), ImportError::Binary { .. }));
-    assert!(matches!(refused("a.xlsx", b"no workbook".to_vec()), ImportError::Sheet { .. }));
-    assert!(matches!(refused("a.zip", packed(&[("a.txt", b"x")])), ImportError::Binary { .. }));
-    assert!(matches!(refused("a.xlsx", packed(&[("xl/workbook.xml", b"<x/>")])), ImportError::Sheet { .. }));
+    assert!(matches!(
+        refused("a.txt", Vec::new()),
+        ImportError::Empty { .. }
+    ));
+    assert!(matches!(
+        refused("a.txt", b" \n \n".to_vec()),
+        ImportError::Empty { .. }
+    ));
+    assert!(matches!(
+        refused("a.txt", (0..=255).cycle().take(4096).collect()),
+        ImportError::Binary { .. }
+    ));
+    assert!(matches!(
+        refused("a.pdf", b"%PDF-1.7 x".to_vec()),
+        ImportError::Binary { .. }
+    ));
+    assert!(matches!(
+        refused("a.xlsx", b"no workbook".to_vec()),
+        ImportError::Sheet { .. }
+    ));
+    assert!(matches!(
+        refused("a.zip", packed(&[("a.txt", b"x")])),
+        ImportError::Binary { .. }
+    ));
+    assert!(matches!(
+        refused("a.xlsx", packed(&[("xl/workbook.xml", b"<x/>")])),
+        ImportError::Sheet { .. }
+    ));
 }
 
 #[test]
 fn zip_bombs_are_not_unpacked() {
     let zeros = vec![0_u8; 200 << 20];
-    let bomb = packed(&[("xl/workbook.xml", b"<x/>"), ("xl/sharedStrings.xml", &zeros)]);
+    let bomb = packed(&[
+        ("xl/workbook.xml", b"<x/>"),
+        ("xl/sharedStrings.xml", &zeros),
+    ]);
     assert!(bomb.len() < 1 << 20);
-    assert!(matches!(refused("a.xlsx", bomb), ImportError::Unpacked { .. }));
+    assert!(matches!(
+        refused("a.xlsx", bomb),
+        ImportError::Unpacked { .. }
+    ));
 }
 
 #[test]
 fn repeated_cells_are_counted_before_they_are_laid_out() {
     let cell = "<table:table-cell office:value-type=\"string\" table:number-columns-repeated=\"16384\"><text:p>x</text:p></table:table-cell>";
-    let row = format!("<table:table-row table:number-rows-repeated=\"1048576\">{cell}</table:table-row>");
-    assert!(matches!(refused("a.ods", ods(&row)), ImportError::Cells { .. }));
-    let far = format!("<table:table-row table:number-rows-repeated=\"1000000\"><table:table-cell/></table:table-row><table:table-row>{cell}</table:table-row>");
-    assert!(matches!(refused("a.ods", ods(&far)), ImportError::Cells { .. }));
+    let row =
+        format!("<table:table-row table:number-rows-repeated=\"1048576\">{cell}</table:table-row>");
+    assert!(matches!(
+        refused("a.ods", ods(&row)),
+        ImportError::Cells { .. }
+    ));
+    let far = format!(
+        "<table:table-row table:number-rows-repeated=\"1000000\"><table:table-cell/></table:table-row><table:table-row>{cell}</table:table-row>"
+    );
+    assert!(matches!(
+        refused("a.ods", ods(&far)),
+        ImportError::Cells { .. }
+    ));
 }
 
 #[test]
@@ -81,9 +130,15 @@ fn wide_sheets_are_refused() {
     for row in 0..100 {
         sheet.write_string(row, 16_383, "x").unwrap();
     }
-    assert!(matches!(refused("a.xlsx", book.save_to_buffer().unwrap()), ImportError::Cells { .. }));
+    assert!(matches!(
+        refused("a.xlsx", book.save_to_buffer().unwrap()),
+        ImportError::Cells { .. }
+    ));
     let wide = format!("{}\n", "a,".repeat(600_000));
-    assert!(matches!(refused("a.csv", wide.into_bytes()), ImportError::Cells { .. }));
+    assert!(matches!(
+        refused("a.csv", wide.into_bytes()),
+        ImportError::Cells { .. }
+    ));
 }
 
 #[test]
@@ -94,17 +149,42 @@ fn the_command_line_ends_with_1_or_2() {
         std::fs::write(&file, bytes).unwrap();
         let started = Instant::now();
         let output = folder.path().join("draft.yaml");
-        let ended = flowproof(&["import", file.to_str().unwrap(), "-o", output.to_str().unwrap()]);
+        let ended = flowproof(&[
+            "import",
+            file.to_str().unwrap(),
+            "-o",
+            output.to_str().unwrap(),
+        ]);
         let message = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(code), "{name}: {message}");
         assert!(message.contains(expect), "{name}: {message}");
         assert!(started.elapsed() < BOUND, "{name}");
     };
     check("empty.csv", b"", 2, "is empty");
-    check("binary.txt", &[0, 1, 2, 3, 0, 255], 2, "is neither text nor a sheet");
-    check("large.csv", &b"Source,Destination,Port\na,b,443\n".repeat(1_700_000), 2, "is larger than 16 MiB");
-    check("headless.csv", b"one,two,three\na,b,c\nd,e,f\n", 1, "headless.csv line 1: no header");
-    check("prose.txt", b"Nothing of interest here.\n", 1, "no requirement was found");
+    check(
+        "binary.txt",
+        &[0, 1, 2, 3, 0, 255],
+        2,
+        "is neither text nor a sheet",
+    );
+    check(
+        "large.csv",
+        &b"Source,Destination,Port\na,b,443\n".repeat(1_700_000),
+        2,
+        "is larger than 16 MiB",
+    );
+    check(
+        "headless.csv",
+        b"one,two,three\na,b,c\nd,e,f\n",
+        1,
+        "headless.csv line 1: no header",
+    );
+    check(
+        "prose.txt",
+        b"Nothing of interest here.\n",
+        1,
+        "no requirement was found",
+    );
     check("fine.csv", b"Source,Destination,Port\na,b,443\n", 0, "");
     let missing = flowproof(&["import", "/nonexistent/x.txt"]);
     assert_eq!(missing.status.code(), Some(2));
@@ -115,7 +195,12 @@ fn a_long_document_takes_seconds() {
     let started = Instant::now();
     let mut text = String::from("Source\tDestination\tProtocol\tPort\tPurpose\n");
     for index in 0..20_000 {
-        text.push_str(&format!("Host {}\tServer {}\tTCP\t{}\tTalks\n", index % 500, index % 700, index % 60_000 + 1));
+        text.push_str(&format!(
+            "Host {}\tServer {}\tTCP\t{}\tTalks\n",
+            index % 500,
+            index % 700,
+            index % 60_000 + 1
+        ));
     }
     let draft = crate::draft("a.txt", text);
     assert_eq!(draft.system.requirements.len(), 20_000);

@@ -35,7 +35,10 @@ impl Statement {
     }
 
     fn is(&self, other: &Self) -> bool {
-        !self.from.is_disjoint(&other.from) && !self.to.is_disjoint(&other.to) && self.services == other.services && self.direction == other.direction
+        !self.from.is_disjoint(&other.from)
+            && !self.to.is_disjoint(&other.to)
+            && self.services == other.services
+            && self.direction == other.direction
     }
 }
 
@@ -60,17 +63,29 @@ fn titles(system: &System, role: RoleRef) -> BTreeSet<String> {
         titles.insert(normal(before));
         titles.insert(normal(rest));
     }
-    titles.extend(role.names.iter().map(ToString::to_string).filter(|name| !name.starts_with("tag:")).map(|name| normal(&name)));
+    titles.extend(
+        role.names
+            .iter()
+            .map(ToString::to_string)
+            .filter(|name| !name.starts_with("tag:"))
+            .map(|name| normal(&name)),
+    );
     titles.remove("");
     titles
 }
 
 fn packs() -> Vec<PathBuf> {
-    let folder = std::env::var_os("FLOWPROOF_PACKS").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../rules"), PathBuf::from);
+    let folder = std::env::var_os("FLOWPROOF_PACKS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../rules"),
+        PathBuf::from,
+    );
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        })
         .collect();
     files.sort();
     files
@@ -82,8 +97,13 @@ fn skip(reason: &str) {
 
     println!("SKIPPED drafts_have_what_the_packs_have: {reason}");
     if let Some(log) = std::env::var_os("FLOWPROOF_SKIP_LOG") {
-        let mut log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-        log.write_all(format!("drafts_have_what_the_packs_have\t{reason}\n").as_bytes()).unwrap();
+        let mut log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .unwrap();
+        log.write_all(format!("drafts_have_what_the_packs_have\t{reason}\n").as_bytes())
+            .unwrap();
     }
 }
 
@@ -100,7 +120,11 @@ fn drafts_have_what_the_packs_have() {
         let Some(system) = reading.matrix.systems.first() else {
             panic!("{}: {:?}", pack.display(), reading.findings);
         };
-        let Some(file) = system.document.as_ref().and_then(|document| document.file.clone()) else {
+        let Some(file) = system
+            .document
+            .as_ref()
+            .and_then(|document| document.file.clone())
+        else {
             continue;
         };
         let document = seeds.join(&file);
@@ -108,26 +132,42 @@ fn drafts_have_what_the_packs_have() {
             println!("{file} is not in the folder");
             continue;
         }
-        let Imported::Draft(draft) = import::import(&[Input::read(&document).unwrap()], &Options::default()).unwrap() else {
+        let Imported::Draft(draft) =
+            import::import(&[Input::read(&document).unwrap()], &Options::default()).unwrap()
+        else {
             panic!("{file} is no matrix sheet");
         };
         let checked = Matrix::read_text(&file, &draft.to_yaml());
-        assert!(!checked.findings.has_errors(), "{file}: {:?}", checked.findings);
+        assert!(
+            !checked.findings.has_errors(),
+            "{file}: {:?}",
+            checked.findings
+        );
         let drafted = Statement::all(&checked.matrix.systems[0]);
         // Each statement of the draft counts once.
         let mut unused: Vec<Option<&Statement>> = drafted.iter().map(Some).collect();
         let mut found = 0;
         for (requirement, wanted) in system.requirements.iter().zip(Statement::all(system)) {
-            match unused.iter_mut().find(|statement| statement.is_some_and(|statement| statement.is(&wanted))) {
+            match unused
+                .iter_mut()
+                .find(|statement| statement.is_some_and(|statement| statement.is(&wanted)))
+            {
                 Some(statement) => {
                     *statement = None;
                     found += 1;
                 }
-                None => println!("  not recovered: {}/{} {wanted:?}", system.id, requirement.id),
+                None => println!(
+                    "  not recovered: {}/{} {wanted:?}",
+                    system.id, requirement.id
+                ),
             }
         }
         let count = system.requirements.len();
-        println!("{}: {found} of {count} requirements recovered, {} drafted", system.id, drafted.len());
+        println!(
+            "{}: {found} of {count} requirements recovered, {} drafted",
+            system.id,
+            drafted.len()
+        );
         if std::env::var_os("FLOWPROOF_SHOW_EXTRA").is_some() {
             for extra in unused.into_iter().flatten() {
                 println!("  extra: {extra:?}");

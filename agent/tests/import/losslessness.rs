@@ -14,28 +14,85 @@ fn squeezed(text: &str) -> String {
 
 /// The draft's text as a reader sees it: comments and scalars.
 fn seen(draft: &Draft) -> String {
-    squeezed(&draft.notes.iter().map(|note| note.text.as_str()).collect::<Vec<_>>().join("\n"))
+    squeezed(
+        &draft
+            .notes
+            .iter()
+            .map(|note| note.text.as_str())
+            .collect::<Vec<_>>()
+            .join("\n"),
+    )
 }
 
 fn is_valid(yaml: &str) -> Result<(), TestCaseError> {
     let reading = Matrix::read_text("draft.yaml", yaml);
-    prop_assert!(!reading.findings.has_errors(), "{:?}\n{yaml}", reading.findings);
+    prop_assert!(
+        !reading.findings.has_errors(),
+        "{:?}\n{yaml}",
+        reading.findings
+    );
     Ok(())
 }
 
 /// Pieces of which vendors' cells are made, and some of which they are not.
 fn cell() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
-        "", "", "443", "TCP", "UDP", "TCP, UDP", "TCP TCP", "80, 443", "49152-65535", "any", "*", "•", "-", "Gateway", "Secure Gateway in", "Forwarding mode",
-        "Web host**", "a.example.org", "*.example.org", "10.0.0.0/8", "HTTPS", "ТСР", "Outbound", "Both", "A → B", "A Û B", "Source", "Destination", "Port",
-        "Protocol", "Purpose", "Optional - if used", "broadcast", "localhost", "\"quoted\"", "back\\slash", "# hash", "key: value", "1", "112", "VRRP", "dynamic", "70000",
-        "(", "mode)", "é", "\u{1F980}", "Service",
+        "",
+        "",
+        "443",
+        "TCP",
+        "UDP",
+        "TCP, UDP",
+        "TCP TCP",
+        "80, 443",
+        "49152-65535",
+        "any",
+        "*",
+        "•",
+        "-",
+        "Gateway",
+        "Secure Gateway in",
+        "Forwarding mode",
+        "Web host**",
+        "a.example.org",
+        "*.example.org",
+        "10.0.0.0/8",
+        "HTTPS",
+        "ТСР",
+        "Outbound",
+        "Both",
+        "A → B",
+        "A Û B",
+        "Source",
+        "Destination",
+        "Port",
+        "Protocol",
+        "Purpose",
+        "Optional - if used",
+        "broadcast",
+        "localhost",
+        "\"quoted\"",
+        "back\\slash",
+        "# hash",
+        "key: value",
+        "1",
+        "112",
+        "VRRP",
+        "dynamic",
+        "70000",
+        "(",
+        "mode)",
+        "é",
+        "\u{1F980}",
+        "Service",
     ]);
     prop::collection::vec(piece, 1..3).prop_map(|pieces| pieces.join(" ").trim().to_owned())
 }
 
 fn table() -> impl Strategy<Value = Vec<Vec<String>>> {
-    (1_usize..7).prop_flat_map(|columns| prop::collection::vec(prop::collection::vec(cell(), 1..=columns), 1..12))
+    (1_usize..7).prop_flat_map(|columns| {
+        prop::collection::vec(prop::collection::vec(cell(), 1..=columns), 1..12)
+    })
 }
 
 proptest! {
