@@ -12,8 +12,8 @@ mod detach;
 mod explain;
 mod import;
 mod replay;
-mod run;
 mod report;
+mod run;
 mod schema;
 mod snippet;
 
@@ -102,6 +102,7 @@ pub enum Error {
     #[error(transparent)]
     Daemon(#[from] DaemonError),
     /// A document could not be read.
+    #[error(transparent)]
     Import(#[from] ImportError),
     /// A sheet could not be made.
     #[error(transparent)]
