@@ -58,7 +58,7 @@ impl Sightline {
             Vantage::Clear | Vantage::Lossy if is_link_upkeep(service) => {
                 Vantage::Blind(Blind::LinkUpkeep)
             }
-            vantage => vantage,
+            vantage @ (Vantage::Clear | Vantage::Lossy | Vantage::Blind(_)) => vantage,
         }
     }
 
