@@ -26,6 +26,7 @@ mod apt;
 mod demo;
 mod deny;
 mod ebpf;
+mod packs;
 mod run;
 mod shell;
 mod test;
@@ -43,6 +44,8 @@ usage: cargo xtask COMMAND
   ebpf               build the kernel object and put it into agent-ebpf/object
   ebpf --check       rebuild it below the target folder; fail if the committed one was built from other sources
                      (both: --toolchain nightly|debian instead of the automatic choice)
+  packs              render rules/*.md, the page of each rule pack
+  packs --check      fail if a page is not what its pack gives
   deny               check the dependencies' licences, and with cargo-deny also advisories and sources
 ";
 
@@ -52,6 +55,7 @@ enum Command {
     Demo(Vec<String>),
     Test,
     Ebpf(ebpf::Options),
+    Packs { check: bool },
     Deny,
     Help,
 }
@@ -74,6 +78,8 @@ impl Command {
                     Self::Demo(rest)
                 });
             }
+            "packs" if rest == ["--check"] => return Ok(Self::Packs { check: true }),
+            "packs" => Self::Packs { check: false },
             "ebpf" => return Ok(Self::Ebpf(ebpf::Options::parse(&rest)?)),
             "test" => Self::Test,
             "deny" => Self::Deny,
@@ -108,6 +114,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Demo(arguments) => demo::demo(&arguments)?,
         Command::Test => return test::test(),
         Command::Ebpf(options) => ebpf::ebpf(options)?,
+        Command::Packs { check } => packs::packs(check)?,
         Command::Deny => deny::deny()?,
         Command::Help => println!("{USAGE}"),
     }

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use self::tally::Tally;
 use crate::{
     apt::{self, Need},
-    deny,
+    deny, packs,
     shell::{self, Privilege, cargo, describe, find_program, read, run, say, succeeds, target},
 };
 
@@ -130,6 +130,9 @@ fn checks(tally: &mut Tally) -> Result<()> {
     match deny::licences() {
         Ok(good) => say(good),
         Err(error) => tally.fail(format!("licences: {error:#}")),
+    }
+    if let Err(error) = packs::packs(true) {
+        tally.fail(format!("pages of the rule packs: {error:#}"));
     }
     Ok(())
 }
