@@ -12,16 +12,19 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::{Error, Format, Outcome, print};
-use crate::capture::Progress;
-use crate::capture::file::open_all;
+use crate::capture::file::{CaptureFile, open_all};
 use crate::capture::replay::Replay;
-use crate::flow::Limits;
+use crate::capture::{CaptureError, Progress, Snapshot};
+use crate::export::flow_line::FlowLine;
+use crate::flow::{Limits, Span};
 use crate::verdict::requirement::State;
 use flowproof_common::classify::Verdict;
 
 use gather::{Flow, Gatherer};
-use judged::{Judged, Row, is_lossy};
-use lines::{FlowLine, SummaryLine};
+use judged::{Row, is_lossy};
+use lines::SummaryLine;
+
+pub(super) use judged::Judged;
 
 /// Arguments of `flowproof replay`.
 #[derive(Debug, clap::Args)]
@@ -105,16 +108,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let Some(judged) = Judged::read(&matrix, arguments.site.as_ref())? else {
         return Ok(Outcome::FallsShort);
     };
-    let mut replay = Replay::new(files, Limits::default());
-    replay.judge_by(judged.installed());
-    let mut gatherer = Gatherer::default();
-    while replay.step(&mut |event, span| gatherer.on_event(event, span)) == Progress::Live {}
-    let flows = gatherer.finish(replay.table());
-    let totals = replay.totals();
-    let rows = judged.rows(&flows, is_lossy(&totals));
+    let Replayed {
+        flows,
+        totals,
+        lossy,
+        span,
+        complaints,
+    } = replay(files, &judged);
+    let rows = judged.rows(&flows, lossy);
     let states: Vec<State> = rows.iter().map(|row| row.finding.state).collect();
     let found = Found {
-        summary: SummaryLine::new(&totals, replay.span(), &flows, &states),
+        summary: SummaryLine::new(&totals, span, &flows, &states),
         judged,
         flows,
         rows,
@@ -123,7 +127,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
         Format::Json => found.write_json(arguments.quiet, out),
         Format::Text => text::write(&found, arguments.quiet, out),
     })?;
-    let complaints = replay.into_complaints();
     if !complaints.is_empty() {
         return Err(Error::Partly(complaints));
     }
@@ -132,6 +135,34 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     } else {
         Outcome::Fine
     })
+}
+
+/// What files hold, judged.
+pub(super) struct Replayed {
+    /// In the order of their first packets.
+    pub(super) flows: Vec<Flow>,
+    totals: Snapshot,
+    /// Whether packets may have been missed.
+    pub(super) lossy: bool,
+    span: Option<Span>,
+    /// Why a file could not be read to its end.
+    pub(super) complaints: Vec<CaptureError>,
+}
+
+/// Judges the files as far as they can be read.
+pub(super) fn replay(files: Vec<CaptureFile>, judged: &Judged) -> Replayed {
+    let mut replay = Replay::new(files, Limits::default());
+    replay.judge_by(judged.installed());
+    let mut gatherer = Gatherer::default();
+    while replay.step(&mut |event, span| gatherer.on_event(event, span)) == Progress::Live {}
+    let totals = replay.totals();
+    Replayed {
+        flows: gatherer.finish(replay.table()),
+        lossy: is_lossy(&totals),
+        totals,
+        span: replay.span(),
+        complaints: replay.into_complaints(),
+    }
 }
 
 impl Found {
@@ -153,7 +184,7 @@ impl Found {
     fn write_json(&self, quiet: bool, out: &mut dyn Write) -> io::Result<()> {
         if !quiet {
             for flow in &self.flows {
-                line(&FlowLine::new(flow, &self.judged), out)?;
+                line(&FlowLine::new(&flow.facts(), self.judged.explainer()), out)?;
             }
             for row in &self.rows {
                 line(&row.line, out)?;

@@ -1,3 +1,6 @@
-//! What leaves the daemon for other programs.
+//! What leaves the daemon for other programs. Each contract has types of its own, so that it does not follow when the
+//! inside changes.
 
+pub mod flow_line;
 pub mod metrics;
+pub mod requirement_line;

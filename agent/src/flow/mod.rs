@@ -3,6 +3,7 @@
 //! clock, so that a test drives hours of traffic in microseconds.
 
 mod fragments;
+pub mod notes;
 mod store;
 pub mod table;
 

@@ -3,27 +3,24 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use flowproof_common::address::Address;
-use flowproof_common::classify::Verdict;
-use flowproof_common::protocol;
 use ipnet::IpNet;
 
 use crate::capture::Snapshot;
 use crate::cli::{Error, print_error, snippet};
+use crate::export::requirement_line::{RequirementLine, ServiceLine};
 use crate::matrix::compile::HostAddresses;
 use crate::matrix::compiled::Compiled;
 use crate::matrix::installed::{Installed, SlotDirectory};
 use crate::matrix::{Matrix, Necessity, ServiceKey, SystemIndex};
 use crate::site::Site;
+use crate::verdict::Explainer;
 use crate::verdict::requirement::{Finding, Observation, of_services};
 use crate::verdict::vantage::Sightline;
-use crate::verdict::{Asked, Explainer, role_name};
 
 use super::gather::{Flow, observe};
-use super::lines::{self, RequirementLine, ServiceLine};
 
 /// What flows are judged by; empty without a matrix.
-pub(super) struct Judged {
+pub(in crate::cli) struct Judged {
     explainer: Explainer,
     installed: Arc<Installed>,
     deployed: Vec<SystemIndex>,
@@ -31,16 +28,19 @@ pub(super) struct Judged {
 }
 
 /// A requirement, its state and its line.
-pub(super) struct Row {
-    pub(super) finding: Finding,
+pub(in crate::cli) struct Row {
+    pub(in crate::cli) finding: Finding,
     /// Whether silence is a problem.
-    pub(super) required: bool,
-    pub(super) line: RequirementLine,
+    pub(in crate::cli) required: bool,
+    pub(in crate::cli) line: RequirementLine,
 }
 
 impl Judged {
     /// Reads the files; nothing if they have errors, which are printed.
-    pub(super) fn read(matrix: &[PathBuf], site: Option<&PathBuf>) -> Result<Option<Self>, Error> {
+    pub(in crate::cli) fn read(
+        matrix: &[PathBuf],
+        site: Option<&PathBuf>,
+    ) -> Result<Option<Self>, Error> {
         let reading = Matrix::read(matrix)?;
         let site = site.map(|path| Site::read(path, &reading)).transpose()?;
         let mut findings = reading.findings;
@@ -77,7 +77,7 @@ impl Judged {
     }
 
     /// What a capture judges by.
-    pub(super) fn installed(&self) -> &Arc<Installed> {
+    pub(in crate::cli) fn installed(&self) -> &Arc<Installed> {
         &self.installed
     }
 
@@ -85,51 +85,13 @@ impl Judged {
         &self.installed.compiled.matrix
     }
 
-    /// `system/role` of every role of an address.
-    pub(super) fn roles(&self, address: &Address) -> Vec<String> {
-        self.installed
-            .roles_of(address)
-            .iter()
-            .map(|role| role_name(&self.installed.compiled, *role))
-            .collect()
-    }
-
-    /// What an unexpected flow nearly met, best first; nothing for others.
-    pub(super) fn near_misses(&self, flow: &Flow) -> Vec<lines::NearMiss> {
-        match flow.record.state.verdict() {
-            Verdict::Unexpected => {}
-            Verdict::Expected | Verdict::Unscoped => return Vec::new(),
-        }
-        let (initiator, port) = flow.key.end(flow.initiator());
-        let asked = Asked {
-            initiator,
-            initiator_port: protocol::has_ports(flow.key.protocol).then_some(port),
-            responder: flow.key.end(flow.responder()).0,
-            protocol: flow.key.protocol,
-            service: flow.key.service(flow.responder()),
-        };
-        self.explainer
-            .near_misses(&asked)
-            .into_iter()
-            .map(|miss| lines::NearMiss {
-                kind: miss.kind.name(),
-                requirement: self.matrix().service_id(miss.service),
-                detail: miss.detail,
-            })
-            .collect()
-    }
-
-    /// The requirement services that a counter slot stands for.
-    pub(super) fn services_of(&self, slot: u32) -> Vec<String> {
-        self.installed
-            .members(slot)
-            .iter()
-            .map(|member| self.matrix().service_id(*member))
-            .collect()
+    /// What tells the roles, the requirements and the near misses of a flow.
+    pub(in crate::cli) fn explainer(&self) -> &Explainer {
+        &self.explainer
     }
 
     /// The requirements of the deployed systems with their states, in the order of the files.
-    pub(super) fn rows(&self, flows: &[Flow], lossy: bool) -> Vec<Row> {
+    pub(in crate::cli) fn rows(&self, flows: &[Flow], lossy: bool) -> Vec<Row> {
         let observations = observe(flows, &self.installed);
         let sightline = Sightline::new(&self.installed.compiled, &self.observe, false, lossy);
         let mut rows = Vec::new();
@@ -165,7 +127,7 @@ impl Judged {
 
 /// Whether packets may have been missed: then silence proves nothing. A flow that found no room among the verified is
 /// still known.
-pub(super) fn is_lossy(totals: &Snapshot) -> bool {
+pub(in crate::cli) fn is_lossy(totals: &Snapshot) -> bool {
     totals
         .lost
         .iter()

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use super::Found;
-use super::lines::{End, FlowLine, RequirementLine};
 use crate::cli::snippet::{counted, visible};
+use crate::export::flow_line::{End, FlowLine};
 
 pub(super) fn write(found: &Found, quiet: bool, out: &mut dyn Write) -> io::Result<()> {
     if !quiet {
@@ -29,7 +29,7 @@ fn end(end: &End) -> String {
 
 fn flows(found: &Found, out: &mut dyn Write) -> io::Result<()> {
     for flow in &found.flows {
-        let line = FlowLine::new(flow, &found.judged);
+        let line = FlowLine::new(&flow.facts(), found.judged.explainer());
         writeln!(
             out,
             "{}  {:<10} {:<19} {} {} -> {}",
@@ -60,13 +60,11 @@ fn flows(found: &Found, out: &mut dyn Write) -> io::Result<()> {
 
 fn requirements(found: &Found, out: &mut dyn Write) -> io::Result<()> {
     for row in &found.rows {
-        writeln!(
-            out,
-            "{:<13}{}{}",
-            row.line.state,
-            row.line.id,
-            reason(&row.line)
-        )?;
+        let mut reason = row.line.reason();
+        if !reason.is_empty() {
+            reason.insert_str(0, ": ");
+        }
+        writeln!(out, "{:<13}{}{reason}", row.line.state, row.line.id)?;
         for service in &row.line.services {
             if service.flows == 0 {
                 continue;
@@ -86,21 +84,6 @@ fn requirements(found: &Found, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out)?;
     }
     Ok(())
-}
-
-fn reason(line: &RequirementLine) -> String {
-    let mut parts = Vec::new();
-    parts.extend(line.cause.map(str::to_owned));
-    parts.extend(line.place.as_ref().map(|place| format!("at {place}")));
-    parts.extend(
-        line.confidence
-            .map(|confidence| format!("{confidence} confidence")),
-    );
-    if parts.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", parts.join(", "))
-    }
 }
 
 fn counted_flows(number: u64) -> String {

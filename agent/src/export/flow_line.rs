@@ -1,0 +1,235 @@
+//! A flow in JSON: the same line from `flowproof replay`, from the daemon's API and under `flowproof explain`. Every field
+//! is always there, null where it means nothing.
+
+use std::time::{Duration, SystemTime};
+
+use flowproof_common::classify::Verdict;
+use flowproof_common::key::{FlowKey, Side};
+use flowproof_common::protocol;
+use flowproof_common::record::{FlowRecord, index};
+use flowproof_common::state::{Outcome, Phase};
+use serde::Serialize;
+
+use crate::flow::Span;
+use crate::flow::notes::IcmpError;
+use crate::matrix::Protocol;
+use crate::verdict::{Asked, Explainer, role_name};
+
+/// A time of the Unix epoch in nanoseconds as RFC 3339 in UTC with nanoseconds.
+#[must_use]
+pub fn time(nanos: u64) -> String {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+    humantime::format_rfc3339_nanos(time).to_string()
+}
+
+/// A flow with what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Its 5-tuple.
+    pub key: &'a FlowKey,
+    /// Counts and state.
+    pub record: &'a FlowRecord,
+    /// First and last packet, nanoseconds since the Unix epoch.
+    pub span: Span,
+    /// ICMP errors about it, the last one last.
+    pub errors: &'a [IcmpError],
+    /// Outcomes that a later packet overturned.
+    pub overturned: &'a [Outcome],
+    /// Why this host's kernel dropped a packet of it, by the kernel's name.
+    pub drop_reason: Option<&'a str>,
+}
+
+impl Facts<'_> {
+    const fn initiator(&self) -> Side {
+        self.record.state.initiator()
+    }
+
+    const fn responder(&self) -> Side {
+        self.initiator().other()
+    }
+
+    /// Short texts that say what the outcome rests on.
+    #[must_use]
+    pub fn evidence(&self) -> Vec<String> {
+        let state = self.record.state;
+        let answers = self.record.packets[index(self.responder())];
+        let mut texts = Vec::new();
+        if self.key.protocol == protocol::TCP {
+            let syns = match state.syns() {
+                0 => None,
+                1 => Some("1 SYN".to_owned()),
+                15 => Some("15 or more SYNs".to_owned()),
+                many => Some(format!("{many} SYNs")),
+            };
+            match (syns, state.phase(), state.outcome()) {
+                (Some(syns), Phase::SynSent, _) => texts.push(format!("{syns}, no answer")),
+                (Some(syns), Phase::SynAck, _) => {
+                    texts.push(format!("{syns}, SYN-ACK not acknowledged"));
+                }
+                (Some(syns), _, Outcome::Refused) if self.errors.is_empty() => {
+                    texts.push(format!("{syns}, answered by RST"));
+                }
+                (Some(_), _, Outcome::Answered | Outcome::ClosedAfterAnswer) => {
+                    texts.push("handshake completed".to_owned());
+                }
+                (None, _, Outcome::Answered | Outcome::ClosedAfterAnswer) => {
+                    texts.push("joined midway, both sides heard".to_owned());
+                }
+                (Some(syns), _, _) => texts.push(syns),
+                (None, _, _) => texts.push("joined midway".to_owned()),
+            }
+        } else if answers > 0 {
+            texts.push(counted(answers, "answering packet"));
+        } else {
+            let sent = self.record.packets[index(self.initiator())];
+            texts.push(format!("{}, no answer", counted(sent, "packet")));
+        }
+        let family = if self.key.a.is_v4() { "ICMP" } else { "ICMPv6" };
+        for error in self.errors {
+            texts.push(format!(
+                "{family} {}/{} from {}",
+                error.icmp_type, error.icmp_code, error.hop
+            ));
+        }
+        texts.extend(
+            self.drop_reason
+                .map(|reason| format!("dropped by this host's kernel: {reason}")),
+        );
+        for outcome in self.overturned {
+            texts.push(format!("{} before", outcome.name()));
+        }
+        texts
+    }
+
+    /// What the flow nearly met, best first, if it is unexpected; nothing for others.
+    fn near_misses(&self, explainer: &Explainer) -> Vec<NearMiss> {
+        match self.record.state.verdict() {
+            Verdict::Unexpected => {}
+            Verdict::Expected | Verdict::Unscoped => return Vec::new(),
+        }
+        let matrix = &explainer.installed().compiled.matrix;
+        let (initiator, port) = self.key.end(self.initiator());
+        let asked = Asked {
+            initiator,
+            initiator_port: protocol::has_ports(self.key.protocol).then_some(port),
+            responder: self.key.end(self.responder()).0,
+            protocol: self.key.protocol,
+            service: self.key.service(self.responder()),
+        };
+        explainer
+            .near_misses(&asked)
+            .into_iter()
+            .map(|miss| NearMiss {
+                kind: miss.kind.name(),
+                requirement: matrix.service_id(miss.service),
+                detail: miss.detail,
+            })
+            .collect()
+    }
+
+    fn end(&self, side: Side, explainer: &Explainer) -> End {
+        let (address, port) = self.key.end(side);
+        let installed = explainer.installed();
+        End {
+            address: address.to_string(),
+            port: protocol::has_ports(self.key.protocol).then_some(port),
+            roles: installed
+                .roles_of(&address)
+                .iter()
+                .map(|role| role_name(&installed.compiled, *role))
+                .collect(),
+            names: Vec::new(),
+        }
+    }
+}
+
+fn counted(number: u64, what: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{ending}")
+}
+
+/// One end of a flow.
+#[derive(Debug, Serialize)]
+pub struct End {
+    /// Its address.
+    pub address: String,
+    /// Its port, where the protocol has ports.
+    pub port: Option<u16>,
+    /// Its roles, as `system/role`.
+    pub roles: Vec<String>,
+    /// Names that it is known by.
+    pub names: Vec<String>,
+}
+
+/// A requirement's service that an unexpected flow nearly met.
+#[derive(Debug, Serialize)]
+pub struct NearMiss {
+    /// The kind of difference.
+    pub kind: &'static str,
+    /// `system/requirement#service`.
+    pub requirement: String,
+    /// The difference in words.
+    pub detail: String,
+}
+
+/// A flow.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename = "flow")]
+pub struct FlowLine {
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, `vrrp` or the IP protocol number.
+    pub protocol: String,
+    /// Who opened it.
+    pub initiator: End,
+    /// Who was to answer.
+    pub responder: End,
+    /// Does the matrix expect it.
+    pub verdict: &'static str,
+    /// What covers it, as `system/requirement#service`.
+    pub requirements: Vec<String>,
+    /// Did it work.
+    pub outcome: &'static str,
+    /// What it nearly met, if it is unexpected; best first.
+    pub near_misses: Vec<NearMiss>,
+    /// Packets to the responder and to the initiator.
+    pub packets: [u64; 2],
+    /// Their frame bytes.
+    pub bytes: [u64; 2],
+    /// First packet, RFC 3339.
+    pub first_seen: String,
+    /// Last packet, RFC 3339.
+    pub last_seen: String,
+    /// Whether it was open before the capture saw it.
+    pub joined_midway: bool,
+    /// What the outcome rests on.
+    pub evidence: Vec<String>,
+}
+
+impl FlowLine {
+    /// The line of a flow; roles, requirements and near misses are those of the explainer's matrix.
+    #[must_use]
+    pub fn new(facts: &Facts<'_>, explainer: &Explainer) -> Self {
+        let (key, record) = (facts.key, facts.record);
+        let (initiator, responder) = (index(facts.initiator()), index(facts.responder()));
+        let by_direction = |counts: [u64; 2]| [counts[initiator], counts[responder]];
+        let installed = explainer.installed();
+        Self {
+            protocol: Protocol::from_number(key.protocol).json_text(),
+            initiator: facts.end(facts.initiator(), explainer),
+            responder: facts.end(facts.responder(), explainer),
+            verdict: record.state.verdict().name(),
+            requirements: installed
+                .members(record.slot)
+                .iter()
+                .map(|member| installed.compiled.matrix.service_id(*member))
+                .collect(),
+            outcome: record.state.outcome().name(),
+            near_misses: facts.near_misses(explainer),
+            packets: by_direction(record.packets),
+            bytes: by_direction(record.bytes),
+            first_seen: time(facts.span.first),
+            last_seen: time(facts.span.last),
+            joined_midway: record.state.joined_midway(),
+            evidence: facts.evidence(),
+        }
+    }
+}
