@@ -332,8 +332,12 @@ impl Capture for LivePcap {
         ]))
     }
 
-    fn flows(&mut self) -> Result<Vec<(FlowKey, FlowRecord)>, CaptureError> {
-        Ok(self.judge.flows())
+    fn each_flow(
+        &mut self,
+        each: &mut dyn FnMut(&FlowKey, &FlowRecord),
+    ) -> Result<(), CaptureError> {
+        self.judge.each_flow(each);
+        Ok(())
     }
 
     fn epoch_offset(&self) -> i128 {

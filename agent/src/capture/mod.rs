@@ -95,11 +95,29 @@ pub trait Capture: Send {
     /// A table could not be read.
     fn snapshot(&mut self) -> Result<Snapshot, CaptureError>;
 
-    /// The flows in the tables now.
+    /// Hands every flow in the tables now to `each`, in no order. A flow that changes tables meanwhile may be missed.
     ///
     /// # Errors
     /// A table could not be read.
-    fn flows(&mut self) -> Result<Vec<(FlowKey, FlowRecord)>, CaptureError>;
+    fn each_flow(
+        &mut self,
+        each: &mut dyn FnMut(&FlowKey, &FlowRecord),
+    ) -> Result<(), CaptureError>;
+
+    /// The flows in the tables now: as many as there are.
+    ///
+    /// # Errors
+    /// A table could not be read.
+    fn flows(&mut self) -> Result<Vec<(FlowKey, FlowRecord)>, CaptureError> {
+        let mut flows = Vec::new();
+        self.each_flow(&mut |key, record| flows.push((*key, *record)))?;
+        Ok(flows)
+    }
+
+    /// The running kernel's name of a drop reason in an [`Event`], if the back end sees drops.
+    fn drop_reason(&self, _number: u32) -> Option<&str> {
+        None
+    }
 
     /// Nanoseconds to add to this back end's times (the monotonic clock, or a capture file's own) to get
     /// nanoseconds since the Unix epoch.

@@ -266,8 +266,12 @@ impl Capture for Replay {
         Ok(self.totals())
     }
 
-    fn flows(&mut self) -> Result<Vec<(FlowKey, FlowRecord)>, CaptureError> {
-        Ok(self.judge.flows())
+    fn each_flow(
+        &mut self,
+        each: &mut dyn FnMut(&FlowKey, &FlowRecord),
+    ) -> Result<(), CaptureError> {
+        self.judge.each_flow(each);
+        Ok(())
     }
 
     /// The times of capture files are those of the Unix epoch.

@@ -152,13 +152,11 @@ impl UserSpace {
         &self.interfaces
     }
 
-    /// The flows in the table.
-    #[must_use]
-    pub fn flows(&self) -> Vec<(FlowKey, FlowRecord)> {
-        self.table
-            .flows()
-            .map(|flow| (*flow.key, *flow.record))
-            .collect()
+    /// Hands every flow in the table to `each`.
+    pub fn each_flow(&self, each: &mut dyn FnMut(&FlowKey, &FlowRecord)) {
+        for flow in self.table.flows() {
+            each(flow.key, flow.record);
+        }
     }
 
     /// All totals; `lost` are the stages of the back end itself.

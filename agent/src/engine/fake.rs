@@ -14,6 +14,8 @@ use crate::matrix::installed::Installed;
 pub(crate) struct Script {
     /// Totals to hand out.
     pub(crate) snapshot: Snapshot,
+    /// Flows in the tables.
+    pub(crate) flows: Vec<(FlowKey, FlowRecord)>,
     /// Events for the next poll.
     pub(crate) events: Vec<Event>,
     /// The next poll fails with this.
@@ -108,8 +110,14 @@ impl Capture for Fake {
         Ok(self.0.lock().unwrap().snapshot.clone())
     }
 
-    fn flows(&mut self) -> Result<Vec<(FlowKey, FlowRecord)>, CaptureError> {
-        Ok(Vec::new())
+    fn each_flow(
+        &mut self,
+        each: &mut dyn FnMut(&FlowKey, &FlowRecord),
+    ) -> Result<(), CaptureError> {
+        for (key, record) in &self.0.lock().unwrap().flows {
+            each(key, record);
+        }
+        Ok(())
     }
 
     fn epoch_offset(&self) -> i128 {

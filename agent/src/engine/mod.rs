@@ -2,14 +2,18 @@
 //! end is shared and nothing above can slow it down.
 //!
 //! `actor` is that thread, `unexpected` what it counts beside the back end's totals, `health` what it says of itself,
-//! `states` what that comes to for each requirement, `policy` reads what it judges by, `links` follows interfaces. `daemon` starts and ends it all in the right order.
+//! `states` what that comes to for each requirement, `flows` looks through the tables for who asks, `told` keeps what events
+//! said of them, `policy` reads what it judges by, `links` follows interfaces. `daemon` starts and ends it all in the
+//! right order.
 
 pub mod actor;
 pub mod daemon;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod flows;
 pub mod health;
 pub mod links;
 pub mod policy;
 pub mod states;
+mod told;
 pub mod unexpected;

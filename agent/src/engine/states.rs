@@ -149,6 +149,12 @@ impl<'a> States<'a> {
     /// What is known of a service.
     #[must_use]
     pub fn of(&self, key: ServiceKey, totals: &SlotTotals) -> Finding {
+        self.observed(key, totals).0
+    }
+
+    /// What is known of a service, and what was seen of it. The times of the latter are not known here.
+    #[must_use]
+    pub fn observed(&self, key: ServiceKey, totals: &SlotTotals) -> (Finding, Observation) {
         let matrix = &self.view.matrix.compiled.matrix;
         let vantage: Vantage =
             self.sightline
@@ -161,7 +167,8 @@ impl<'a> States<'a> {
             .slots_of(member)
             .iter()
             .filter_map(|slot| self.view.notes.get(slot).copied());
-        observation(totals, notes).finding(vantage)
+        let observation = observation(totals, notes);
+        (observation.finding(vantage), observation)
     }
 }
 

@@ -1,8 +1,10 @@
 //! The web server: metrics, health, and the page that an operator looks at first.
 //!
-//! `server` accepts connections within limits, `page` writes the page, this file says what is served where. There is no
+//! `server` accepts connections within limits, `page` writes the page, `api` answers programs, this file says what is
+//! served where. There is no
 //! authentication yet, so what names addresses is served on loopback only.
 
+mod api;
 mod page;
 mod server;
 
@@ -16,14 +18,16 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 
 pub use server::{BindError, Listener, bind, serve};
 
 use crate::engine::actor::{Engine, View};
+use crate::engine::flows::Flows;
 use crate::engine::health::Health;
 use crate::export::metrics;
+use crate::verdict::Explainer;
 
 /// How long a request may take; Prometheus gives up after 10 s by default.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -38,6 +42,10 @@ pub struct Site {
     /// The capture thread, once it runs.
     pub engine: OnceLock<Engine>,
     observe: Mutex<Arc<[IpNet]>>,
+    /// Whose turn it is to look through the flow tables.
+    turn: Arc<Semaphore>,
+    /// Of the matrix that was in force last.
+    explainer: Mutex<Option<Arc<Explainer>>>,
 }
 
 impl Site {
@@ -48,6 +56,8 @@ impl Site {
             health,
             engine: OnceLock::new(),
             observe: Mutex::new(Arc::new([])),
+            turn: Arc::new(Semaphore::new(1)),
+            explainer: Mutex::new(None),
         }
     }
 
@@ -58,6 +68,26 @@ impl Site {
 
     fn observe(&self) -> Arc<[IpNet]> {
         Arc::clone(&self.observe.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Site {
+    /// What explains these flows. Indexing a matrix takes a while, so the last one is kept.
+    fn explainer(&self, flows: &Flows) -> Arc<Explainer> {
+        let mut last = self
+            .explainer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some(explainer) if std::ptr::eq(explainer.installed(), &*flows.matrix) => {
+                Arc::clone(explainer)
+            }
+            Some(_) | None => {
+                let explainer = Arc::new(Explainer::new(Arc::clone(&flows.matrix)));
+                *last = Some(Arc::clone(&explainer));
+                explainer
+            }
+        }
     }
 }
 
@@ -93,9 +123,13 @@ pub fn router(site: Arc<Site>, exposure: Exposure) -> Router {
             Router::new()
                 .route("/", get(index))
                 .route("/style.css", get(style))
+                .route("/api/v1/flows", get(api::flows))
+                .route("/api/v1/requirements", get(api::requirements))
                 .layer(middleware::from_fn(local_host)),
         ),
-        Exposure::Network => open.route("/", get(refused_index)),
+        Exposure::Network => open
+            .route("/", get(refused))
+            .route("/api/{*path}", get(refused)),
     };
     routes
         .with_state(site)
@@ -115,15 +149,17 @@ async fn ready(State(site): State<Arc<Site>>) -> Response {
 }
 
 async fn view(site: &Site) -> Result<View, Response> {
-    let unavailable =
-        |reason: String| (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response();
     let Some(engine) = site.engine.get() else {
-        return Err(unavailable("the capture is not attached yet".to_owned()));
+        return Err(unavailable("the capture is not attached yet"));
     };
     engine
         .view()
         .await
-        .map_err(|error| unavailable(error.to_string()))
+        .map_err(|error| unavailable(&error.to_string()))
+}
+
+fn unavailable(reason: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
 }
 
 async fn serve_metrics(State(site): State<Arc<Site>>) -> Response {
@@ -175,10 +211,10 @@ async fn style() -> Response {
     (headers, page::STYLE).into_response()
 }
 
-async fn refused_index() -> Response {
+async fn refused() -> Response {
     (
         StatusCode::FORBIDDEN,
-        "The page names addresses, so it is served on loopback listeners only; here are /metrics, /-/healthy and /-/ready.\n",
+        "The page and the API name addresses, so they are served on loopback listeners only; here are /metrics, /-/healthy and /-/ready.\n",
     )
         .into_response()
 }
@@ -191,7 +227,7 @@ async fn local_host(request: Request, next: Next) -> Response {
     } else {
         (
             StatusCode::MISDIRECTED_REQUEST,
-            "This page answers to localhost and to addresses, not to other host names.\n",
+            "This server answers to localhost and to addresses, not to other host names.\n",
         )
             .into_response()
     }
@@ -255,11 +291,20 @@ async fn harden(mut response: Response) -> Response {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use flowproof_common::address::Address;
+    use flowproof_common::classify::{Judgement, UNEXPECTED_SLOT};
+    use flowproof_common::key::{FlowKey, Side};
+    use flowproof_common::protocol;
+    use flowproof_common::record::{FlowRecord, SlotFlows, SlotTraffic};
+    use flowproof_common::state::{Outcome, State as FlowState};
+    use flowproof_common::ticks::Ticks;
+    use serde_json::{Value, json};
     use tower_service::Service;
 
     use super::*;
+    use crate::capture::SlotTotals;
     use crate::engine::actor::Start;
-    use crate::engine::fake::Fake;
+    use crate::engine::fake::{Fake, Script};
     use crate::engine::health::CaptureState;
     use crate::engine::policy;
     use crate::matrix::installed::{Installed, SlotDirectory};
@@ -269,8 +314,14 @@ mod tests {
     }
 
     fn run(site: &Site) {
-        let policy = policy::load(&[], None, &[]).unwrap();
-        let (capture, _) = Fake::new();
+        run_with(site, |_| {});
+    }
+
+    fn run_with(site: &Site, prepare: impl FnOnce(&mut Script)) {
+        let own = ["192.0.2.7".parse().unwrap()];
+        let policy = policy::load(&[], None, &own).unwrap();
+        let (capture, script) = Fake::new();
+        prepare(&mut script.lock().unwrap());
         let (engine, _) = Engine::start(Start {
             capture,
             matrix: Arc::new(Installed::new(policy.compiled, SlotDirectory::default())),
@@ -371,6 +422,215 @@ mod tests {
                 .0,
             404
         );
+    }
+
+    /// A TCP flow between two hosts, `age` ticks old.
+    fn flow(age: u32, port: u16, slot: u32, outcome: Outcome) -> (FlowKey, FlowRecord) {
+        let key = FlowKey {
+            a: Address::from_v4([192, 0, 2, 7]),
+            b: Address::from_v4([192, 0, 2, 8]),
+            port_a: 50_000,
+            port_b: port,
+            protocol: protocol::TCP,
+            icmp_type: 0,
+            zero: [0; 2],
+        };
+        let judgement = Judgement {
+            slot,
+            initiator: Side::A,
+            joined_midway: false,
+            to_group: false,
+        };
+        // The clock of the fake back end.
+        let epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+        let now = u64::try_from(epoch).unwrap() - 1_700_000_000_000_000_000;
+        let begun = Ticks(Ticks::from_nanos(now).0.wrapping_sub(age));
+        let state = FlowState::new(&judgement, 1).failed(outcome, Side::A);
+        (key, FlowRecord::new(state, slot, begun))
+    }
+
+    /// Status and array of a path.
+    async fn array(site: &Arc<Site>, path: &str) -> (u16, Vec<Value>) {
+        let (status, headers, text) = ask(site, Exposure::Loopback, path, "localhost").await;
+        assert_eq!(
+            headers["content-type"], "application/json",
+            "{path}: {text}"
+        );
+        // One element a line.
+        assert_eq!(
+            text.lines().count(),
+            text.matches("\"type\":\"").count() + 2
+        );
+        (status, serde_json::from_str(&text).unwrap())
+    }
+
+    #[tokio::test]
+    async fn flows_are_found_newest_first_and_all_are_counted() {
+        let site = site().await;
+        let before = ask(&site, Exposure::Loopback, "/api/v1/flows", "localhost").await;
+        assert_eq!(before.0, 503);
+        run_with(&site, |script| {
+            for port in (1..=5).rev() {
+                let age = u32::from(port) * 120;
+                let outcome = if port == 3 {
+                    Outcome::Refused
+                } else {
+                    Outcome::NoAnswer
+                };
+                script
+                    .flows
+                    .push(flow(age, 6_000 + port, UNEXPECTED_SLOT, outcome));
+            }
+        });
+        let (status, got) = array(&site, "/api/v1/flows?limit=2").await;
+        assert_eq!((status, got.len()), (200, 3));
+        let ports: Vec<&Value> = got[..2]
+            .iter()
+            .map(|flow| &flow["responder"]["port"])
+            .collect();
+        assert_eq!(ports, [&json!(6001), &json!(6002)]);
+        let names: Vec<&str> = got[0]
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(names.len(), 14, "{names:?}");
+        assert_eq!(
+            got[0]["initiator"]["roles"],
+            json!(["baseline-linux-host/linux-host"])
+        );
+        assert_eq!(got[0]["verdict"], "unexpected");
+        assert!(!got[0]["near_misses"].as_array().unwrap().is_empty());
+        let listing = &got[2];
+        assert_eq!(
+            (&listing["type"], &listing["flows"], &listing["listed"]),
+            (&json!("listing"), &json!(5), &json!(2))
+        );
+        assert_eq!(listing["by_outcome"]["refused"], 1);
+        assert_eq!(listing["by_outcome"]["no_answer"], 4);
+        assert_eq!(listing["by_verdict"]["unexpected"], 5);
+        let seconds = |time: &Value| {
+            let time = humantime::parse_rfc3339(time.as_str().unwrap()).unwrap();
+            SystemTime::now()
+                .duration_since(time)
+                .unwrap()
+                .as_secs_f64()
+        };
+        // 600 ticks of 8.4 ms.
+        assert!(
+            (seconds(&listing["first_seen"]) - 5.03).abs() < 1.0,
+            "{listing}"
+        );
+        assert!(
+            (seconds(&listing["last_seen"]) - 1.0).abs() < 0.9,
+            "{listing}"
+        );
+
+        for (query, flows) in [
+            ("", 5),
+            ("?outcome=refused", 1),
+            ("?verdict=expected", 0),
+            ("?port=6004&protocol=tcp", 1),
+            ("?protocol=17", 0),
+            ("?initiator=192.0.2.7&responder=192.0.2.0%2F24", 5),
+            ("?initiator=192.0.2.8", 0),
+            (
+                "?initiator=baseline-linux-host%2Flinux-host&responder=192.0.2.8",
+                5,
+            ),
+            ("?initiator_port=50000", 5),
+            ("?initiator_port=50001", 0),
+            ("?requirement=baseline-linux-host%2Fdns", 0),
+        ] {
+            let (_, got) = array(&site, &format!("/api/v1/flows{query}")).await;
+            assert_eq!(got.last().unwrap()["flows"], flows, "{query}");
+        }
+        for (query, part) in [
+            ("limit=0", "1 to 10000"),
+            ("limit=10001", "1 to 10000"),
+            ("verdict=bad", "write one of unscoped, unexpected, expected"),
+            ("outcome=ok", "no_answer"),
+            (
+                "sort=age",
+                "there is no parameter `sort`; there are: verdict",
+            ),
+            ("port=x", "65535"),
+            ("protocol=tpc", "not a protocol"),
+            ("initiator=a%2Fb", "no address has this role"),
+            ("requirement=a%2Fb", "no such requirement"),
+        ] {
+            let path = format!("/api/v1/flows?{query}");
+            let (status, _, text) = ask(&site, Exposure::Loopback, &path, "localhost").await;
+            assert!(
+                status == 400 && text.contains(part),
+                "{query}: {status} {text}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn requirements_have_the_states_of_the_page() {
+        let site = site().await;
+        run_with(&site, |script| {
+            let totals = SlotTotals {
+                traffic: SlotTraffic {
+                    last_seen: 5_000_000_000,
+                    ..SlotTraffic::default()
+                },
+                flows: SlotFlows {
+                    begun: 2,
+                    decided: [0, 0, 2, 0, 0, 0, 0, 0, 0],
+                    ..SlotFlows::default()
+                },
+            };
+            script.snapshot.slots = vec![totals; 200];
+        });
+        let (status, got) = array(
+            &site,
+            "/api/v1/requirements?requirement=baseline-linux-host%2Fdns",
+        )
+        .await;
+        assert_eq!((status, got.len()), (200, 1));
+        assert_eq!(got[0]["type"], "requirement");
+        assert_eq!(got[0]["id"], "baseline-linux-host/dns");
+        assert_eq!(
+            (&got[0]["state"], &got[0]["cause"]),
+            (&json!("blocked"), &json!("refused"))
+        );
+        let service = &got[0]["services"][0];
+        assert!(service["failed"].as_u64().unwrap() >= 2, "{service}");
+        assert_eq!(service["first_seen"], Value::Null);
+        assert_eq!(service["last_seen"], "2023-11-14T22:13:25.000000000Z");
+        let (_, all) = array(&site, "/api/v1/requirements").await;
+        assert!(all.len() > 5);
+        let path = "/api/v1/requirements?requirement=a%2Fb";
+        let (status, _, text) = ask(&site, Exposure::Loopback, path, "localhost").await;
+        assert!(
+            status == 400 && text.contains("no such requirement"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test]
+    async fn the_api_is_for_loopback_only() {
+        let site = site().await;
+        run(&site);
+        for path in ["/api/v1/flows", "/api/v1/requirements"] {
+            assert_eq!(
+                ask(&site, Exposure::Loopback, path, "localhost").await.0,
+                200
+            );
+            assert_eq!(
+                ask(&site, Exposure::Loopback, path, "evil.example").await.0,
+                421
+            );
+            let (status, _, text) = ask(&site, Exposure::Network, path, "10.0.0.1").await;
+            assert!(
+                status == 403 && text.contains("loopback listeners only"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -4,15 +4,17 @@
 use std::fmt::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use flowproof_common::classify::Verdict;
 use flowproof_common::state::Outcome;
 use ipnet::IpNet;
 
 use crate::capture::SlotTotals;
 use crate::engine::actor::View;
+use crate::engine::flows::{EndQuery, Query};
 use crate::engine::health::Reload;
 use crate::engine::states::States;
 use crate::export::metrics::{REVISION, VERSION, service_text};
-use crate::matrix::{Necessity, ServiceKey};
+use crate::matrix::{Necessity, Protocol, ServiceKey};
 use crate::verdict::requirement::{Finding, Place, State};
 
 /// Rows of the matrix that are shown at most; those with failures come first.
@@ -184,7 +186,8 @@ fn write_page(
             Escaped(reason)
         )?;
     }
-    page.push_str("<nav><a href=\"/metrics\">metrics</a><a href=\"/-/ready\">readiness</a><a href=\"/-/healthy\">health</a></nav>");
+    page.push_str("<nav><a href=\"/metrics\">metrics</a><a href=\"/-/ready\">readiness</a><a href=\"/-/healthy\">health</a>\
+         <a href=\"/api/v1/flows\">flows</a><a href=\"/api/v1/requirements\">requirements</a></nav>");
     requirements(page, view, observe, now)?;
     unexpected(page, view, now)?;
     page.push_str("</body></html>\n");
@@ -280,11 +283,20 @@ fn unexpected(page: &mut String, view: &View, now: SystemTime) -> fmt::Result {
          <table><tr><th>From</th><th>To</th><th>Service</th><th class=\"n\">Flows</th><th>Last one</th><th></th></tr>",
     );
     for entry in &view.top {
+        let query = Query {
+            verdict: Some(Verdict::Unexpected),
+            initiator: Some(EndQuery::Roles(entry.service.from.to_string())),
+            responder: Some(EndQuery::Roles(entry.service.to.to_string())),
+            protocol: Some(Protocol::from_number(entry.service.protocol)),
+            port: Some(entry.service.port),
+            ..Query::default()
+        };
         write!(
             page,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"n\">{}</td><td>{} &rarr; {}</td><td>{}</td></tr>",
+            "<tr><td>{}</td><td>{}</td><td><a href=\"/api/v1/flows?{}\">{}</a></td><td class=\"n\">{}</td><td>{} &rarr; {}</td><td>{}</td></tr>",
             Escaped(&entry.service.from),
             Escaped(&entry.service.to),
+            Escaped(&query.to_string()),
             service_text(&entry.service),
             entry.flows,
             entry.last.initiator,
@@ -385,7 +397,13 @@ mod tests {
             "{first}"
         );
         assert!(first.contains("60 s ago"), "{first}");
-        assert!(html.contains("192.0.2.7 &rarr; 192.0.2.8") && html.contains("<td>gre</td>"));
+        assert!(html.contains("192.0.2.7 &rarr; 192.0.2.8"));
+        assert!(
+            html.contains(
+                "<a href=\"/api/v1/flows?verdict=unexpected&amp;initiator=a%2Fb&amp;responder=~unbound&amp;protocol=gre&amp;port=0\">gre</a>"
+            ),
+            "{html}"
+        );
         assert!(html.contains("Lost: queue 3"));
         assert!(!html.contains("<script>") && !html.contains("<b>0") && !html.contains("\"luck\""));
     }

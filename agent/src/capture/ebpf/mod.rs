@@ -326,15 +326,19 @@ impl Capture for EbpfCapture {
         })
     }
 
-    fn flows(&mut self) -> Result<Vec<(FlowKey, FlowRecord)>, CaptureError> {
-        let mut flows = Vec::new();
+    fn each_flow(
+        &mut self,
+        each: &mut dyn FnMut(&FlowKey, &FlowRecord),
+    ) -> Result<(), CaptureError> {
         for table in ["VERIFIED", "UNVERIFIED"] {
-            batch::for_each::<FlowKey, FlowRecord>(self.map(table)?, |key, record| {
-                flows.push((*key, *record));
-            })
-            .map_err(|error| failed("reading the flow tables", &error))?;
+            batch::for_each::<FlowKey, FlowRecord>(self.map(table)?, &mut *each)
+                .map_err(|error| failed("reading the flow tables", &error))?;
         }
-        Ok(flows)
+        Ok(())
+    }
+
+    fn drop_reason(&self, number: u32) -> Option<&str> {
+        self.drop_reasons.get(&number).map(String::as_str)
     }
 
     fn epoch_offset(&self) -> i128 {
