@@ -1,26 +1,28 @@
-//! `flowproof explain`: what the matrix says of one flow and why, for whoever wonders about a line of a firewall's log.
+//! `flowproof explain`: what the matrix says of one flow and why, and what was seen of it, for whoever wonders about a line
+//! of a firewall's log.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod daemon;
+mod seen;
+
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use flowproof_common::classify::Verdict;
 use flowproof_common::protocol;
 use serde::Serialize;
 
-use super::{Error, Format, Outcome, print, print_error, snippet};
-use crate::matrix::compile::HostAddresses;
+use super::replay::Judged;
+use super::{Error, Format, Outcome, print, snippet};
+use crate::capture::file::open_all;
 use crate::matrix::compiled::Compiled;
-use crate::matrix::installed::{Installed, SlotDirectory};
-use crate::matrix::{Matrix, Protocol, ServiceKey};
-use crate::site::Site;
+use crate::matrix::{Protocol, ServiceKey};
 use crate::verdict::explain::{Because, End, Explanation};
 use crate::verdict::near_miss::service_text;
-use crate::verdict::{Asked, Explainer, role_name};
+use crate::verdict::{Asked, role_name};
+use seen::{Look, Seen};
+
+pub(super) use daemon::AskError;
 
 /// Arguments of `flowproof explain`.
 #[derive(Debug, clap::Args)]
@@ -34,55 +36,61 @@ pub(super) struct Arguments {
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+    #[command(flatten)]
+    look: Look,
     /// The arrow between the ends, which may be left out
     #[arg(short = '>', hide = true)]
     arrow: bool,
     /// Who opens the conversation, and with whom: `10.20.3.4 10.1.0.10:8443/tcp`,
     /// `'2001:db8::4 -> [2001:db8::10]:53/udp'`, `10.20.3.4 10.1.0.10/icmp`.
-    /// Quote the arrow: the shell takes its point for a redirection
+    /// Quote the arrow: the shell takes its point for a redirection. Put `--` before it after a list of files.
+    /// The initiator's port only counts if it is given
     #[arg(required = true, num_args = 1..=3, value_name = "FLOW")]
     flow: Vec<String>,
-}
-
-/// What was observed of the flow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seen {
-    /// How many flows of this kind.
-    pub(super) flows: u64,
-    /// How many of them by outcome.
-    pub(super) by_outcome: BTreeMap<&'static str, u64>,
-    /// The first packet of the first.
-    pub(super) first: SystemTime,
-    /// The last packet of the last.
-    pub(super) last: SystemTime,
 }
 
 /// Explains a flow. An unexpected one is [`Outcome::FallsShort`].
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let asked = parse(&arguments.flow).map_err(|error| Error::Usage(error.to_string()))?;
-    let mut reading = Matrix::read(&arguments.matrix)?;
-    let site = Site::read(&arguments.site, &reading)?;
-    reading.findings.append(site.findings);
-    let Some(site) = site.site.filter(|_| !reading.findings.has_errors()) else {
-        print_error(|out| snippet::write(&reading.findings, out))?;
+    let files = open_all(&arguments.look.capture)?;
+    let Some(judged) = Judged::read(&arguments.matrix, Some(&arguments.site))? else {
         return Ok(Outcome::FallsShort);
     };
-    let bindings = site.role_bindings(&reading.matrix);
-    let compiled = Compiled::compile(Arc::new(reading.matrix), bindings, &HostAddresses::Unknown)?;
-    let installed = Installed::new(Arc::new(compiled), SlotDirectory::default());
-    let explainer = Explainer::new(Arc::new(installed));
-    let explanation = explainer.explain(&asked);
+    let compiled = &judged.installed().compiled;
+    let explanation = judged.explainer().explain(&asked);
+    let mut requirements: Vec<String> = explanation
+        .requirements
+        .iter()
+        .map(|key| compiled.matrix.requirement_id(key.system, key.requirement))
+        .collect();
+    // A requirement may cover it by several services.
+    requirements.dedup();
+    let mut complaints = Vec::new();
+    let seen = if let Some(url) = &arguments.look.daemon {
+        let verdict = explanation.verdict.name();
+        Some(daemon::ask(url, &asked, verdict, &requirements)?)
+    } else if files.is_empty() {
+        None
+    } else {
+        let (seen, incomplete) = Seen::in_files(files, &judged, &asked, &requirements)
+            .map_err(|error| Error::Usage(error.to_string()))?;
+        complaints = incomplete;
+        Some(seen)
+    };
     let page = Page {
-        compiled: &explainer.installed().compiled,
+        compiled,
         site: &arguments.site,
         asked: &asked,
         explanation: &explanation,
-        seen: None,
+        seen: seen.as_ref(),
     };
     print(|out| match arguments.format {
         Format::Text => page.text(out),
         Format::Json => page.json(out),
     })?;
+    if !complaints.is_empty() {
+        return Err(Error::Partly(complaints));
+    }
     Ok(match explanation.verdict {
         Verdict::Unexpected => Outcome::FallsShort,
         Verdict::Expected | Verdict::Unscoped => Outcome::Fine,
@@ -279,25 +287,11 @@ impl Page<'_> {
             )?,
         }
         match self.seen {
-            None => writeln!(out, "nothing has been observed: no capture given"),
-            Some(seen) if seen.flows == 0 => {
-                writeln!(out, "the capture has no such flow")
-            }
-            Some(seen) => {
-                let outcomes: Vec<String> = seen
-                    .by_outcome
-                    .iter()
-                    .map(|(outcome, flows)| format!("{flows} {}", outcome.replace('_', " ")))
-                    .collect();
-                writeln!(
-                    out,
-                    "seen: {} ({}), first at {}, last at {}",
-                    snippet::counted(usize::try_from(seen.flows).unwrap_or(usize::MAX), "flow"),
-                    outcomes.join(", "),
-                    Time(seen.first),
-                    Time(seen.last)
-                )
-            }
+            None => writeln!(
+                out,
+                "what was seen of it was not asked for: --capture FILE looks into captures, --daemon asks a running daemon"
+            ),
+            Some(seen) => seen.text(out),
         }
     }
 
@@ -387,12 +381,7 @@ impl Page<'_> {
                     detail: &miss.detail,
                 })
                 .collect(),
-            seen: self.seen.map(|seen| SeenView {
-                flows: seen.flows,
-                by_outcome: &seen.by_outcome,
-                first_seen: (seen.flows > 0).then(|| Time(seen.first).to_string()),
-                last_seen: (seen.flows > 0).then(|| Time(seen.last).to_string()),
-            }),
+            seen: self.seen.map(Seen::view),
         };
         serde_json::to_writer(&mut *out, &report)?;
         writeln!(out)
@@ -413,15 +402,6 @@ impl Page<'_> {
     }
 }
 
-/// RFC 3339 with nanoseconds.
-struct Time(SystemTime);
-
-impl fmt::Display for Time {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_rfc3339_nanos(self.0).fmt(formatter)
-    }
-}
-
 #[derive(Serialize)]
 struct Report<'a> {
     initiator: EndView,
@@ -431,7 +411,7 @@ struct Report<'a> {
     verdict: &'static str,
     requirements: Vec<String>,
     near_misses: Vec<MissView<'a>>,
-    seen: Option<SeenView<'a>>,
+    seen: Option<seen::SeenView<'a>>,
 }
 
 #[derive(Serialize)]
@@ -453,23 +433,23 @@ struct MissView<'a> {
     detail: &'a str,
 }
 
-#[derive(Serialize)]
-struct SeenView<'a> {
-    flows: u64,
-    by_outcome: &'a BTreeMap<&'static str, u64>,
-    first_seen: Option<String>,
-    last_seen: Option<String>,
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use clap::Parser;
     use serde_json::{Value, json};
 
+    use super::seen::Source;
     use super::*;
     use crate::cli::Cli;
+    use crate::export::requirement_line::{RequirementLine, ServiceLine};
+    use crate::matrix::Matrix;
+    use crate::matrix::compile::HostAddresses;
+    use crate::matrix::installed::{Installed, SlotDirectory};
+    use crate::site::Site;
+    use crate::verdict::Explainer;
 
     /// `initiator[:port] responder protocol service`, or a part of the error.
     #[track_caller]
@@ -607,12 +587,32 @@ mod tests {
 
     #[test]
     fn an_expected_flow_names_its_requirement() {
-        let seen = Seen {
+        let mut seen = Seen {
             flows: 3,
-            by_outcome: BTreeMap::from([("answered", 1), ("no_answer", 2)]),
-            first: UNIX_EPOCH,
-            last: UNIX_EPOCH + Duration::from_millis(1500),
+            by_outcome: BTreeMap::from([("answered".to_owned(), 1), ("no_answer".to_owned(), 2)]),
+            first_seen: Some("1970-01-01T00:00:00.000000000Z".to_owned()),
+            last_seen: Some("1970-01-01T00:00:01.500000000Z".to_owned()),
+            ..Seen::new(Source::Capture)
         };
+        seen.add_evidence("no_answer", &["2 SYNs, no answer".to_owned()]);
+        seen.add_evidence("no_answer", &["2 SYNs, no answer".to_owned()]);
+        seen.requirements.push(RequirementLine {
+            id: "s/web".to_owned(),
+            state: "degraded".to_owned(),
+            cause: Some("no_answer".to_owned()),
+            place: Some("path".to_owned()),
+            confidence: Some("medium".to_owned()),
+            services: vec![ServiceLine {
+                service: "tcp/443".to_owned(),
+                state: "degraded".to_owned(),
+                cause: Some("no_answer".to_owned()),
+                flows: 3,
+                answered: 1,
+                failed: 2,
+                first_seen: None,
+                last_seen: Some("1970-01-01T00:00:01.500000000Z".to_owned()),
+            }],
+        });
         let (text, json) = explained("10.20.3.4 10.1.0.10:443/tcp", Some(&seen));
         assert_eq!(
             text,
@@ -620,19 +620,29 @@ mod tests {
              initiator 10.20.3.4 is s/client: site.yaml binds it to 10.20.0.0/16\n\
              responder 10.1.0.10 is s/server: the rule pack `s` names 10.1.0.10\n\
              covered by s/web#tcp/443: `client` to `server`, outbound, required, pages (Ports, row 2)\n\
-             seen: 3 flows (1 answered, 2 no answer), first at 1970-01-01T00:00:00.000000000Z, \
-             last at 1970-01-01T00:00:01.500000000Z\n"
+             seen in the capture: 3 flows (1 answered, 2 no answer), first at 1970-01-01T00:00:00.000000000Z, \
+             last at 1970-01-01T00:00:01.500000000Z\n    \
+                 no answer: 2 SYNs, no answer\n\
+             s/web in the capture: degraded (no answer, at path, medium confidence)\n    \
+                 tcp/443 degraded: 3 flows, 1 answered, 2 failed, last seen 1970-01-01T00:00:01.500000000Z\n"
         );
         assert_eq!(json["verdict"], "expected");
         assert_eq!(json["requirements"], json!(["s/web#tcp/443"]));
+        let mut got = json["seen"].clone();
+        let requirements = got["requirements"].take();
         assert_eq!(
-            json["seen"],
+            got,
             json!({
+                "source": "capture",
                 "flows": 3, "by_outcome": {"answered": 1, "no_answer": 2},
                 "first_seen": "1970-01-01T00:00:00.000000000Z",
                 "last_seen": "1970-01-01T00:00:01.500000000Z",
+                "evidence": ["no answer: 2 SYNs, no answer"],
+                "requirements": null, "notes": [],
             })
         );
+        assert_eq!(requirements[0]["type"], "requirement");
+        assert_eq!(requirements[0]["services"][0]["failed"], 2);
     }
 
     #[test]
@@ -642,7 +652,7 @@ mod tests {
             text.ends_with(
                 "no requirement covers it\n\
                  near miss (other port): s/web#tcp/443: tcp/443 is allowed from `client` to `server`, tcp/8443 is not\n\
-                 nothing has been observed: no capture given\n"
+                 what was seen of it was not asked for: --capture FILE looks into captures, --daemon asks a running daemon\n"
             ),
             "{text}"
         );

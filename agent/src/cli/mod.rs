@@ -44,7 +44,7 @@ enum Verb {
     Run(Box<run::Arguments>),
     /// Check matrix files and a site file, and show what they say
     Check(check::Arguments),
-    /// Tell what the matrix says of one flow, and why
+    /// Tell what the matrix says of one flow and why, and what was seen of it
     Explain(explain::Arguments),
     /// Read vendors' tables into a matrix draft
     Import(import::Arguments),
@@ -116,6 +116,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A running daemon could not be asked.
+    #[error(transparent)]
+    Ask(#[from] explain::AskError),
     /// The result could not be written.
     #[error("cannot write the result")]
     Output(#[source] io::Error),

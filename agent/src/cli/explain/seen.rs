@@ -1,0 +1,248 @@
+//! What was seen of a flow and of the requirements that cover it, in a capture or by a running daemon.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use flowproof_common::state::Outcome;
+use serde::Serialize;
+
+use crate::capture::CaptureError;
+use crate::capture::file::CaptureFile;
+use crate::cli::replay::{Judged, replay};
+use crate::cli::snippet::{counted, visible};
+use crate::engine::flows::{Filter, Query, QueryError, Tally};
+use crate::export::flow_line::time;
+use crate::export::requirement_line::RequirementLine;
+use crate::verdict::Asked;
+
+/// Unlike pieces of evidence that are kept.
+const EVIDENCE: usize = 5;
+
+/// Who saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Capture files.
+    Capture,
+    /// The daemon at this URL.
+    Daemon(String),
+}
+
+/// What was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Who saw it.
+    pub(super) source: Source,
+    /// How many flows of this kind.
+    pub(super) flows: u64,
+    /// How many of them by outcome; none that is 0.
+    pub(super) by_outcome: BTreeMap<String, u64>,
+    /// The first packet of the first, RFC 3339.
+    pub(super) first_seen: Option<String>,
+    /// The last packet of the last.
+    pub(super) last_seen: Option<String>,
+    /// What their outcomes rest on.
+    pub(super) evidence: Vec<String>,
+    /// The requirements that cover it.
+    pub(super) requirements: Vec<RequirementLine>,
+    /// What makes the rest doubtful.
+    pub(super) notes: Vec<String>,
+}
+
+impl Seen {
+    /// Nothing yet.
+    pub(super) const fn new(source: Source) -> Self {
+        Self {
+            source,
+            flows: 0,
+            by_outcome: BTreeMap::new(),
+            first_seen: None,
+            last_seen: None,
+            evidence: Vec::new(),
+            requirements: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Adds what a flow's outcome rests on, unless another said the same.
+    pub(super) fn add_evidence(&mut self, outcome: &str, evidence: &[String]) {
+        let text = format!("{}: {}", words(outcome), evidence.join("; "));
+        if self.evidence.len() < EVIDENCE && !self.evidence.contains(&text) {
+            self.evidence.push(text);
+        }
+    }
+
+    /// Adds a doubt once.
+    pub(super) fn note(&mut self, text: String) {
+        if !self.notes.contains(&text) {
+            self.notes.push(text);
+        }
+    }
+
+    /// Replays `files`. What can't be read to its end is looked through as far as it goes.
+    pub(super) fn in_files(
+        files: Vec<CaptureFile>,
+        judged: &Judged,
+        asked: &Asked,
+        requirements: &[String],
+    ) -> Result<(Self, Vec<CaptureError>), QueryError> {
+        let replayed = replay(files, judged);
+        let query = Query::of(asked);
+        let filter = Filter::new(&query, judged.installed(), &[])?;
+        let mut seen = Self::new(Source::Capture);
+        let mut tally = Tally::default();
+        let (mut first, mut last) = (None, None);
+        // They come by the time of their first packet; of the evidence the newest says most.
+        for flow in replayed.flows.iter().rev() {
+            if !filter.takes(&flow.key, &flow.record) {
+                continue;
+            }
+            tally.add(&flow.record);
+            seen.add_evidence(flow.outcome().name(), &flow.facts().evidence());
+            first = Some(flow.span.first);
+            last = last.max(Some(flow.span.last));
+        }
+        seen.flows = tally.flows;
+        seen.by_outcome = Outcome::ALL
+            .into_iter()
+            .zip(tally.by_outcome)
+            .filter(|(_, count)| *count > 0)
+            .map(|(outcome, count)| (outcome.name().to_owned(), count))
+            .collect();
+        seen.first_seen = first.map(time);
+        seen.last_seen = last.map(time);
+        seen.requirements = judged
+            .rows(&replayed.flows, replayed.lossy)
+            .into_iter()
+            .map(|row| row.line)
+            .filter(|line| requirements.contains(&line.id))
+            .collect();
+        Ok((seen, replayed.complaints))
+    }
+
+    /// For people.
+    pub(super) fn text(&self, out: &mut dyn Write) -> io::Result<()> {
+        let (place, now) = match &self.source {
+            Source::Capture => ("in the capture".to_owned(), ""),
+            Source::Daemon(url) => (
+                format!("by the daemon at {}", visible(url)),
+                " in its tables now",
+            ),
+        };
+        match (&self.source, self.flows) {
+            (Source::Capture, 0) => writeln!(out, "the capture has no such flow")?,
+            (Source::Daemon(url), 0) => writeln!(
+                out,
+                "the daemon at {} has no such flow in its tables now; flows that end leave them after 5 s to 2 min",
+                visible(url)
+            )?,
+            (_, flows) => {
+                let outcomes: Vec<String> = self
+                    .by_outcome
+                    .iter()
+                    .map(|(outcome, flows)| format!("{flows} {}", words(outcome)))
+                    .collect();
+                let mut line = format!(
+                    "seen {place}: {}{now} ({})",
+                    flow_count(flows),
+                    outcomes.join(", ")
+                );
+                for (what, time) in [("first", &self.first_seen), ("last", &self.last_seen)] {
+                    if let Some(time) = time {
+                        // Writing to a string can't fail.
+                        let _ = write!(line, ", {what} at {time}");
+                    }
+                }
+                writeln!(out, "{}", visible(&line))?;
+            }
+        }
+        for evidence in &self.evidence {
+            writeln!(out, "    {}", visible(evidence))?;
+        }
+        for requirement in &self.requirements {
+            let mut line = format!("{} {place}: {}", requirement.id, requirement.state);
+            let reason = requirement.reason();
+            if !reason.is_empty() {
+                let _ = write!(line, " ({})", words(&reason));
+            }
+            writeln!(out, "{}", visible(&line))?;
+            for service in &requirement.services {
+                if service.flows == 0 {
+                    continue;
+                }
+                let mut line = format!(
+                    "    {} {}: {}, {} answered, {} failed",
+                    service.service,
+                    service.state,
+                    flow_count(service.flows),
+                    service.answered,
+                    service.failed
+                );
+                if let Some(time) = &service.last_seen {
+                    let _ = write!(line, ", last seen {time}");
+                }
+                writeln!(out, "{}", visible(&line))?;
+            }
+        }
+        for note in &self.notes {
+            writeln!(out, "note: {}", visible(note))?;
+        }
+        Ok(())
+    }
+
+    /// For programs.
+    pub(super) fn view(&self) -> SeenView<'_> {
+        SeenView {
+            source: match self.source {
+                Source::Capture => "capture",
+                Source::Daemon(_) => "daemon",
+            },
+            flows: self.flows,
+            by_outcome: &self.by_outcome,
+            first_seen: self.first_seen.as_deref(),
+            last_seen: self.last_seen.as_deref(),
+            evidence: &self.evidence,
+            requirements: &self.requirements,
+            notes: &self.notes,
+        }
+    }
+}
+
+fn words(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+fn flow_count(flows: u64) -> String {
+    counted(usize::try_from(flows).unwrap_or(usize::MAX), "flow")
+}
+
+/// The contract.
+#[derive(Serialize)]
+pub(super) struct SeenView<'a> {
+    source: &'static str,
+    flows: u64,
+    by_outcome: &'a BTreeMap<String, u64>,
+    first_seen: Option<&'a str>,
+    last_seen: Option<&'a str>,
+    evidence: &'a [String],
+    requirements: &'a [RequirementLine],
+    notes: &'a [String],
+}
+
+/// Where to look for what was seen.
+#[derive(Debug, clap::Args)]
+pub(super) struct Look {
+    /// Capture files (pcap or pcapng) to look for the flow in, or - for standard input
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "daemon")]
+    pub(super) capture: Vec<PathBuf>,
+    /// Ask a running daemon what it sees of the flow
+    #[arg(
+        long,
+        value_name = "URL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = super::daemon::DEFAULT_URL
+    )]
+    pub(super) daemon: Option<String>,
+}
