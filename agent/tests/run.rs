@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use flowproof_tests::skip::skip;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 const END_LIMIT: Duration = Duration::from_secs(5);
@@ -229,6 +230,123 @@ fn judges_loopback_reloads_and_ends() {
     let status = daemon.end(Signal::SIGTERM);
     assert_eq!(status.code(), Some(0), "{}", daemon.said());
     assert!(TcpStream::connect(daemon.address).is_err());
+}
+
+#[test]
+fn tells_what_was_seen() {
+    if !may_capture("tells_what_was_seen") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = server.local_addr().unwrap().port();
+    write_files(folder, port);
+    let daemon = Daemon::start(folder, &ON_LOOPBACK);
+    // Kept open: what has ended leaves the tables after some seconds.
+    let kept: Vec<_> = (0..3)
+        .map(|_| {
+            let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+            (client, server.accept().unwrap())
+        })
+        .collect();
+    drop(server);
+    let answered = format!(
+        "flowproof_requirement_flows_total{{system=\"app\",requirement=\"web-to-db\",service=\"tcp/{port}\",outcome=\"answered\"}}"
+    );
+    daemon.await_metric(&answered, 3.0);
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
+    daemon.await_metric(&answered.replace("answered", "refused"), 1.0);
+    let ask = |path: &str| {
+        let (status, body) = daemon.get(path).unwrap();
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str::<Vec<Value>>(&body).unwrap()
+    };
+    let flows = ask(&format!("/api/v1/flows?port={port}&protocol=tcp"));
+    let listing = flows.last().unwrap();
+    assert_eq!(
+        (&listing["type"], &listing["flows"]),
+        (&json!("listing"), &json!(4)),
+        "{flows:?}"
+    );
+    assert_eq!(listing["by_verdict"]["expected"], 4);
+    assert_eq!(listing["by_outcome"]["refused"], 1);
+    assert_eq!(listing["by_outcome"]["answered"], 3);
+    // Newest first.
+    assert_eq!(flows[0]["outcome"], "refused");
+    assert_eq!(flows[0]["evidence"], json!(["1 SYN, answered by RST"]));
+    assert_eq!(
+        flows[0]["requirements"],
+        json!([format!("app/web-to-db#tcp/{port}")])
+    );
+    assert_eq!(flows[0]["responder"]["port"], port);
+    assert_eq!(flows[1]["evidence"], json!(["handshake completed"]));
+    let unexpected = ask("/api/v1/flows?verdict=unexpected&limit=1");
+    assert_eq!(unexpected.len(), 2);
+    assert_eq!(unexpected[0]["near_misses"][0]["kind"], "other_port");
+    // What the page links to.
+    let (_, page) = daemon.get("/").unwrap();
+    let link = page
+        .split("href=\"")
+        .find(|link| link.contains("verdict=unexpected"))
+        .unwrap();
+    let link = link.split('"').next().unwrap().replace("&amp;", "&");
+    assert!(
+        ask(&link).last().unwrap()["flows"].as_u64().unwrap() > 0,
+        "{link}"
+    );
+
+    let requirements = ask("/api/v1/requirements");
+    assert_eq!(requirements.len(), 1);
+    assert_eq!(requirements[0]["id"], "app/web-to-db");
+    assert_eq!(requirements[0]["state"], "degraded");
+    assert_eq!(requirements[0]["services"][0]["answered"], 3);
+
+    let explain = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_flowproof"))
+            .current_dir(folder)
+            .args(["explain", "--matrix", "m.yaml", "--site", "s.yaml"])
+            .arg(format!("--daemon=http://{}", daemon.address))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.stderr.is_empty(), "{output:?}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), said)
+    };
+    let flow = format!("127.0.0.1 -> 127.0.0.1:{port}/tcp");
+    let (code, text) = explain(&[&flow]);
+    assert_eq!(code, Some(0), "{text}");
+    for part in [
+        " in its tables now (3 answered",
+        "\n    answered: handshake completed\n",
+        ": degraded (refused, at peer, medium confidence)\n",
+        &format!("\n    tcp/{port} degraded: 4 flows, 3 answered, 1 failed, last seen "),
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let (code, text) = explain(&[
+        "--format",
+        "json",
+        &format!("127.0.0.1:1 -> 127.0.0.1:{port}/tcp"),
+    ]);
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &json["seen"]["source"]), (Some(0), &json!("daemon")));
+    assert_eq!(json["seen"]["flows"], 0);
+    assert_eq!(json["seen"]["requirements"], json!(requirements));
+    // With other files than the daemon's.
+    fs::write(
+        folder.join("s.yaml"),
+        "site: here\nsystems: [app]\nroles: {app/web: [127.0.0.1], app/db: [127.0.0.2]}\n",
+    )
+    .unwrap();
+    let (code, text) = explain(&[&flow]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("note: the daemon judged it expected"),
+        "{text}"
+    );
+    drop(kept);
 }
 
 #[test]

@@ -67,12 +67,30 @@ impl Lab {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
+        self.verb("replay", arguments)
+    }
+
+    fn verb(&self, verb: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_flowproof"));
         command
-            .arg("replay")
+            .arg(verb)
             .args(arguments)
             .current_dir(self.folder.path());
         command
+    }
+
+    /// Exit code, result and error of `flowproof explain` with matrix and site.
+    fn explain(&self, arguments: &[&str]) -> (i32, String, String) {
+        let files = ["--matrix", "shop.yaml", "--site", "site.yaml"];
+        let output = self
+            .verb("explain", &[&files, arguments].concat())
+            .output()
+            .unwrap();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
     }
 
     /// The lines of the JSON result of a run with matrix and site.
@@ -161,6 +179,33 @@ fn busy() -> Vec<u8> {
         (9_000, udp((STRANGER, 40000), (STRANGER + 1, 41000))),
     ]);
     capture(&packets)
+}
+
+/// Programs read the lines, and people compare them: the order of the fields counts too.
+#[test]
+fn lines_are_the_same_to_the_byte() {
+    let lab = Lab::new();
+    lab.write("busy.pcap", &busy());
+    let output = lab.run(&[
+        "--format",
+        "json",
+        "--site",
+        "site.yaml",
+        "busy.pcap",
+        "--matrix",
+        "shop.yaml",
+    ]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        r#"{"type":"flow","protocol":"tcp","initiator":{"address":"10.0.0.2","port":50000,"roles":["shop/web"],"names":[]},"responder":{"address":"10.0.0.3","port":5432,"roles":["shop/db"],"names":[]},"verdict":"expected","requirements":["shop/query#tcp/5432"],"outcome":"prohibited","near_misses":[],"packets":[1,0],"bytes":[54,0],"first_seen":"2025-10-09T08:53:20.010000000Z","last_seen":"2025-10-09T08:53:20.010000000Z","joined_midway":false,"evidence":["1 SYN, no answer","ICMP 3/13 from 10.0.0.254"]}"#,
+        r#"{"type":"flow","protocol":"tcp","initiator":{"address":"10.0.0.9","port":1234,"roles":[],"names":[]},"responder":{"address":"10.0.0.2","port":443,"roles":["shop/web"],"names":[]},"verdict":"unexpected","requirements":[],"outcome":"refused","near_misses":[{"kind":"other_source","requirement":"shop/browse#tcp/443","detail":"tcp/443 is allowed from `client` to `web`: the initiator is no `client`"}],"packets":[1,1],"bytes":[54,54],"first_seen":"2025-10-09T08:53:20.050000000Z","last_seen":"2025-10-09T08:53:20.051000000Z","joined_midway":false,"evidence":["1 SYN, answered by RST"]}"#,
+        r#"{"type":"requirement","id":"shop/query","state":"blocked","cause":"prohibited","place":"hop 10.0.0.254","confidence":"high","services":[{"service":"tcp/5432","state":"blocked","cause":"prohibited","flows":1,"answered":0,"failed":1,"first_seen":"2025-10-09T08:53:20.010000000Z","last_seen":"2025-10-09T08:53:20.010000000Z"}]}"#,
+    ] {
+        assert!(
+            text.lines().any(|got| got == line),
+            "{line}\nis not in\n{text}"
+        );
+    }
 }
 
 #[test]
@@ -588,4 +633,135 @@ fn more_files_than_may_be_open_are_told_with_the_remedy() {
         error.contains(".pcap: ") && error.contains("ulimit -n"),
         "{error}"
     );
+}
+
+#[test]
+fn explain_tells_what_a_capture_holds() {
+    let lab = Lab::new();
+    lab.write("busy.pcap", &busy());
+    let blocked = "10.0.0.2 -> 10.0.0.3:5432/tcp";
+    let (code, text, _) = lab.explain(&["--capture", "busy.pcap", "--", blocked]);
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.ends_with(
+            "seen in the capture: 1 flow (1 prohibited), first at 2025-10-09T08:53:20.010000000Z, \
+             last at 2025-10-09T08:53:20.010000000Z\n    \
+                 prohibited: 1 SYN, no answer; ICMP 3/13 from 10.0.0.254\n\
+             shop/query in the capture: blocked (prohibited, at hop 10.0.0.254, high confidence)\n    \
+                 tcp/5432 blocked: 1 flow, 0 answered, 1 failed, last seen 2025-10-09T08:53:20.010000000Z\n"
+        ),
+        "{text}"
+    );
+    // The port of the initiator counts only if it is given.
+    for (flow, flows) in [
+        ("10.0.0.9 -> 10.0.0.2:443/tcp", 1),
+        ("10.0.0.9:1234 -> 10.0.0.2:443/tcp", 1),
+        ("10.0.0.9:1235 -> 10.0.0.2:443/tcp", 0),
+        ("10.0.0.2 -> 10.0.0.9:443/tcp", 0),
+        ("10.0.0.9 -> 10.0.0.2:443/udp", 0),
+    ] {
+        let (code, text, _) =
+            lab.explain(&["--format", "json", "--capture", "busy.pcap", "--", flow]);
+        let json: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((code, &json["seen"]["flows"]), (1, &json!(flows)), "{flow}");
+        let expect = if flows == 1 {
+            json!({"refused": 1})
+        } else {
+            json!({})
+        };
+        assert_eq!(json["seen"]["by_outcome"], expect);
+        assert_eq!(json["seen"]["first_seen"].is_null(), flows == 0);
+    }
+    let (_, text, _) = lab.explain(&[
+        "--format",
+        "json",
+        "--capture",
+        "busy.pcap",
+        "--",
+        "10.0.0.1 -> 10.0.0.2/icmp",
+    ]);
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["seen"]["source"], "capture");
+    assert_eq!(json["seen"]["requirements"][0]["id"], "shop/alive");
+    let (code, text, _) = lab.explain(&[blocked]);
+    assert!(
+        code == 0 && text.ends_with("--daemon asks a running daemon\n"),
+        "{text}"
+    );
+    // What can be read of a capture that is cut short is told first.
+    lab.write("cut.pcap", &busy()[..busy().len() - 3]);
+    let (code, text, error) = lab.explain(&["--capture", "cut.pcap", "--", blocked]);
+    assert!(
+        code == 2 && text.contains("seen in the capture: 1 flow"),
+        "{text}"
+    );
+    assert!(error.contains("cut.pcap"), "{error}");
+}
+
+#[test]
+fn explain_says_when_it_can_not_look() {
+    let lab = Lab::new();
+    lab.write("text.pcap", b"hello");
+    let flow = "10.0.0.1 -> 10.0.0.2:443/tcp";
+    let nobody = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("--daemon=http://{}", listener.local_addr().unwrap())
+    };
+    for (arguments, words) in [
+        (&["--capture", "none.pcap", "--", flow][..], "none.pcap"),
+        (
+            &["--capture", "text.pcap", "--", flow],
+            "it is no capture file",
+        ),
+        (&[&nobody, flow], "start one with `flowproof run`"),
+        (&["--daemon=https://localhost", flow], "only http is spoken"),
+        (
+            &["--daemon", "--capture", "text.pcap", "--", flow],
+            "cannot be used with",
+        ),
+    ] {
+        let (code, text, error) = lab.explain(arguments);
+        assert_eq!((code, text.as_str()), (2, ""), "{arguments:?}");
+        assert!(error.contains(words), "{arguments:?}: {error}");
+    }
+}
+
+/// Whatever listens there, the answer is bounded and its nonsense is told.
+#[test]
+fn explain_is_not_taken_in_by_strangers() {
+    let lab = Lab::new();
+    for (answer, words) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+            "is no flowproof",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+            "is no flowproof",
+        ),
+        (
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\n\u{1b}[2J",
+            "answered 404: ?[2J",
+        ),
+        ("SSH-2.0-x\r\n", "is no flowproof"),
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("--daemon=http://{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4096];
+            let length = std::io::Read::read(&mut stream, &mut request).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        let (code, _, error) = lab.explain(&[&url, "10.0.0.1 -> 10.0.0.2:443/tcp"]);
+        let request = server.join().unwrap();
+        assert!(
+            request.starts_with(
+                "GET /api/v1/flows?initiator=10.0.0.1&responder=10.0.0.2&protocol=tcp&port=443&limit=50 HTTP/1.1\r\n"
+            ),
+            "{request}"
+        );
+        assert!(code == 2 && error.contains(words), "{answer}: {error}");
+    }
 }

@@ -78,6 +78,13 @@ fn drops_on_this_host_are_told_ebpf() -> Result<()> {
             )
         });
     }
+    // The tables have the flow, and the event said why.
+    let path = "/api/v1/flows?requirement=lab%2Fcomes-in&outcome=dropped_here";
+    let flows = daemon.get(path)?.body;
+    assert!(
+        flows.contains("dropped by this host's kernel: netfilter_drop"),
+        "{flows}"
+    );
     assert_soon(&daemon, "the open connection", &(1, 1, 0), |metrics| {
         (
             attempts(metrics, "cut-off", "tcp/8000"),

@@ -173,6 +173,13 @@ fn every_outcome(test: &str, backend: Backend) -> Result<()> {
     };
     let (metrics, _) = daemon.wait_metrics(Duration::from_secs(6), complete)?;
     check(&metrics);
+    // The flows themselves say who prohibited them.
+    let prohibited = daemon
+        .get("/api/v1/flows?outcome=prohibited&protocol=tcp")?
+        .body;
+    for part in ["ICMP 3/13 from ", "ICMPv6 1/1 from ", "\"flows\":3,"] {
+        assert!(prohibited.contains(part), "{part}: {prohibited}");
+    }
     Ok(())
 }
 
