@@ -38,7 +38,9 @@ pub type Notes = HashMap<u32, SlotNotes>;
 
 /// Notes an event.
 pub(super) fn note(notes: &mut Notes, event: &Event) {
-    if event.kind != EventKind::Decided as u8 || event.record.slot < FIRST_RULE_SLOT {
+    // A flow that a reload judges anew takes its outcome along.
+    let told = [EventKind::Decided as u8, EventKind::Rejudged as u8];
+    if !told.contains(&event.kind) || event.record.slot < FIRST_RULE_SLOT {
         return;
     }
     let responder = event.key.end(event.record.state.initiator().other()).0;
@@ -298,5 +300,8 @@ mod tests {
             State::Verified,
             None,
         );
+        let mut judged_anew = event(OneWay, group, 4);
+        judged_anew.kind = EventKind::Rejudged as u8;
+        check(&[(OneWay, 1)], 0, &[judged_anew], State::Verified, None);
     }
 }
