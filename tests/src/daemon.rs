@@ -102,6 +102,18 @@ impl Daemon {
     /// # Errors
     /// It ends, or isn't ready after 20 s; the error carries what it said.
     pub fn start(host: &Arc<Host>, setup: &Setup<'_>) -> Result<Self> {
+        Self::start_with(host, setup, &[])
+    }
+
+    /// As [`Daemon::start`], with further matrix files: (name, text).
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_with(
+        host: &Arc<Host>,
+        setup: &Setup<'_>,
+        more: &[(String, &str)],
+    ) -> Result<Self> {
         let folder = TempDir::with_prefix("flowproof-lab-")?;
         let file = |name: &str, text: &str| -> Result<String> {
             let path = folder.path().join(name);
@@ -112,6 +124,9 @@ impl Daemon {
             .map(str::to_owned)
             .to_vec();
         arguments.extend(["--matrix".to_owned(), file("matrix.yaml", setup.matrix)?]);
+        for (name, text) in more {
+            arguments.extend(["--matrix".to_owned(), file(name, text)?]);
+        }
         arguments.extend(["--site".to_owned(), file("site.yaml", setup.site)?]);
         arguments.extend(["--listen".to_owned(), LISTEN.to_string()]);
         if !setup.config.is_empty() {
