@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use flowproof_tests::metrics::{Metrics, Sample};
 
-/// Outcomes of the flows of one row that are failures, with what to say of them.
-const FAILURES: [(&str, &str); 5] = [
+/// Outcomes of the flows of one row that want a word.
+const REMARKS: [(&str, &str); 6] = [
+    ("one_way", "sent without error; nobody owes an answer"),
     ("no_answer", "no answer: silence between here and the peer"),
     ("refused", "refused by the peer"),
     ("prohibited", "prohibited by a filter on the way"),
@@ -51,20 +52,16 @@ pub(crate) fn rows(metrics: &Metrics) -> String {
                 let labels = [labels[0], labels[1], labels[2], ("outcome", outcome)];
                 metrics.sum("flowproof_requirement_flows_total", &labels) > 0.0
             };
-            let failures: Vec<&str> = FAILURES
+            let state = metrics
+                .matching("flowproof_requirement_state", &labels)
+                .find(|sample| sample.value > 0.0)
+                .map_or("", |sample| label(sample, "state"));
+            let remarks: Vec<&str> = REMARKS
                 .iter()
                 .filter(|(outcome, _)| any(outcome))
                 .map(|(_, words)| *words)
                 .collect();
-            let works = any("answered") || any("one_way");
             let attempts = metrics.sum("flowproof_requirement_attempts_total", &labels);
-            let state = match (works, failures.is_empty()) {
-                (true, true) => "verified",
-                (true, false) => "degraded",
-                (false, false) => "blocked",
-                (false, true) if attempts > 0.0 => "pending",
-                (false, true) => "silent",
-            };
             table.push([
                 requirement.to_owned(),
                 format!(
@@ -78,7 +75,7 @@ pub(crate) fn rows(metrics: &Metrics) -> String {
                 metrics
                     .sum("flowproof_requirement_packets_total", &labels)
                     .to_string(),
-                failures.join("; "),
+                remarks.join("; "),
             ]);
         }
     }
@@ -131,6 +128,8 @@ mod tests {
     const SCRAPE: &str = r#"
 flowproof_requirement_info{system="s",requirement="a",from="s/x",to="s/y",necessity="required",section="",row="1"} 1
 flowproof_requirement_attempts_total{system="s",requirement="a",service="tcp/1"} 3
+flowproof_requirement_state{system="s",requirement="a",service="tcp/1",state="verified"} 0
+flowproof_requirement_state{system="s",requirement="a",service="tcp/1",state="blocked"} 1
 flowproof_requirement_packets_total{system="s",requirement="a",service="tcp/1",direction="to_responder"} 6
 flowproof_requirement_packets_total{system="s",requirement="a",service="tcp/1",direction="to_initiator"} 0
 flowproof_requirement_flows_total{system="s",requirement="a",service="tcp/1",outcome="refused"} 3
