@@ -198,6 +198,11 @@ const VOCABULARY: &[(Kind, &[&str])] = &[
             "dst",
             "receiver",
             "responder",
+            "remote",
+            "peer",
+            "counterpart",
+            "connects to",
+            "talks to",
             "listener",
             "endpoint",
             "endpoints",
@@ -481,12 +486,12 @@ pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
             column.kind = found;
         }
     }
-    // A table that tells which ports a component opens, or needs.
-    let no_ends = !columns
-        .iter()
-        .any(|column| matches!(column.kind, Kind::Source | Kind::Destination | Kind::Ends));
-    if no_ends
-        && columns.iter().any(|column| column.kind == Kind::Port)
+    // A table that tells which ports a component opens or needs, or with whom it talks.
+    let has = |columns: &[Column], kind| columns.iter().any(|column| column.kind == kind);
+    let (source, destination) = (has(columns, Kind::Source), has(columns, Kind::Destination));
+    if !has(columns, Kind::Ends)
+        && !(source && destination)
+        && has(columns, Kind::Port)
         && let Some(index) = columns.iter().position(|column| {
             column.kind == Kind::Other
                 && words(&column.title)
@@ -497,7 +502,7 @@ pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
         let needs = columns.iter().any(|column| {
             column.kind == Kind::Port && direction_of(&column.title) == Some(Direction::Outbound)
         });
-        columns[index].kind = if needs {
+        columns[index].kind = if destination || (needs && !source) {
             Kind::Source
         } else {
             Kind::Destination

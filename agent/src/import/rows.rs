@@ -611,6 +611,13 @@ impl<'a> Reader<'a> {
             }
             pair = Some(ends);
         }
+        if pair.is_none()
+            && let Some(ends) = direction::ends(&without_markup(&parts.source))
+            && (parts.destination.is_empty() || parts.destination == ends.right)
+        {
+            doubts.push("the source cell holds both ends, with an arrow between them".to_owned());
+            pair = Some(ends);
+        }
         let says_services =
             !parts.protocol.is_empty() || !parts.ports.is_empty() || !parts.application.is_empty();
         if !says_services && pair.is_none() && !self.stands_alone(&parts, table.strict) {
@@ -946,7 +953,14 @@ impl<'a> Reader<'a> {
         }
         let purpose = without_markup(&parts.purpose);
         let mut need = necessity(&parts.necessity, &purpose);
-        if need == Necessity::Required && self.lead.optional {
+        let said = |text: &String| text.to_lowercase().contains("(optional");
+        let in_a_cell = parts
+            .ports
+            .iter()
+            .map(|(cell, _)| cell)
+            .chain([&parts.source, &parts.destination])
+            .any(said);
+        if need == Necessity::Required && (self.lead.optional || in_a_cell) {
             need = Necessity::Optional;
         }
         let application = applications

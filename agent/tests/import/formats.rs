@@ -48,6 +48,28 @@ fn every_format_gives_the_same() {
     }
 }
 
+/// Wordings that other tables use: the ends in one cell, a component and whom it talks to, a remark in the ports.
+#[test]
+fn other_wordings_are_understood() {
+    let component = "<h2>Widget</h2><table><tr><th>Component<th>Remote<th>Ports</tr><tr><td rowspan=2>Manager<td>Worker<td>TCP 8080<tr><td>Store<td>TCP 9000 to 9010</table>";
+    assert_eq!(
+        short(&draft("c.html", component.as_bytes().to_vec())),
+        [
+            "Manager > Worker tcp/8080 outbound",
+            "Manager > Store tcp/9000-9010 outbound"
+        ]
+    );
+    let arrows = "# Backup\n\n| From | To | Protocol | Port(s) |\n|---|---|---|---|\n| Proxy <-> Proxy | Proxy | TCP | 10006 |\n| Server | vCenter | TCP | 443 (optional) |\n";
+    let draft = draft("a.md", arrows.as_bytes().to_vec());
+    assert_eq!(
+        short(&draft),
+        [
+            "Proxy > Proxy tcp/10006 both",
+            "Server > vCenter tcp/443 outbound"
+        ]
+    );
+}
+
 fn workbook(rows: &[[&str; 6]; 4]) -> Vec<u8> {
     let mut book = rust_xlsxwriter::Workbook::new();
     let sheet = book.add_worksheet();
