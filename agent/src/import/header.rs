@@ -489,8 +489,8 @@ pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
     // A table that tells which ports a component opens or needs, or with whom it talks.
     let has = |columns: &[Column], kind| columns.iter().any(|column| column.kind == kind);
     let (source, destination) = (has(columns, Kind::Source), has(columns, Kind::Destination));
-    if !has(columns, Kind::Ends)
-        && !(source && destination)
+    let both = has(columns, Kind::Ends) || (source && destination);
+    if !both
         && has(columns, Kind::Port)
         && let Some(index) = columns.iter().position(|column| {
             column.kind == Kind::Other
