@@ -173,7 +173,7 @@ pub(super) fn without_markup(text: &str) -> String {
 /// Longest tag in bytes.
 const LONGEST_TAG: usize = 300;
 /// Longest link in bytes.
-const LONGEST_LINK: usize = 2000;
+const LONGEST_LINK: usize = 500;
 
 /// Removes inline tags; `<br>` is a blank. Only names of known inline tags: `<host>` is a placeholder, not a tag.
 fn strip_tags(text: &str) -> String {
@@ -181,6 +181,9 @@ fn strip_tags(text: &str) -> String {
         "b", "i", "u", "s", "em", "strong", "sup", "sub", "span", "font", "code", "small", "p",
         "br", "br/", "a", "div", "li", "ul",
     ];
+    if !text.contains('>') {
+        return text.to_owned();
+    }
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find('<') {
@@ -245,6 +248,9 @@ fn unpaired(text: &str, mark: &str) -> String {
 
 /// `[text](address)` to the text; the address is added if it says more.
 fn links(text: &str) -> String {
+    if !text.contains("](") {
+        return text.to_owned();
+    }
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find('[') {

@@ -206,3 +206,52 @@ fn a_long_document_takes_seconds() {
     assert_eq!(draft.system.requirements.len(), 20_000);
     assert!(started.elapsed() < BOUND, "{:?}", started.elapsed());
 }
+
+#[test]
+fn effort_grows_no_faster_than_the_text() {
+    let many = |text: &str, bytes: usize| text.repeat(bytes / text.len());
+    let head = "Source\tDestination\tProtocol\tPort\tPurpose\nA in\tB C\tTCP\t1\tx\n";
+    for (name, text) in [
+        ("brackets.txt", many("[", 300_000)),
+        ("tags.txt", many("<", 300_000)),
+        ("links.txt", many("[a](", 300_000)),
+        ("pipes.txt", many("|", 300_000)),
+        ("stars.txt", many("** a ", 300_000)),
+        ("words.txt", many("must access ", 300_000)),
+        ("title.txt", format!("{head}A\t{}", many("C D ", 300_000))),
+        (
+            "fused.txt",
+            format!(
+                "{head}A\t{}\t{}\t{}\n",
+                many("C D ", 100_000),
+                many("TCP ", 100_000),
+                many("1 ", 100_000)
+            ),
+        ),
+        (
+            "rest.txt",
+            format!("{head}{}", many("zz in\tqq -\t\t\t\n", 100_000)),
+        ),
+        (
+            "ports.csv",
+            format!(
+                "Source,Destination,Port\na,b,\"{}\"\n",
+                many("1,22,333,", 300_000)
+            ),
+        ),
+        ("tables.html", many("<table>", 300_000)),
+        ("quotes.csv", many("\"", 300_000)),
+    ] {
+        let started = Instant::now();
+        let input = Input {
+            name: name.to_owned(),
+            bytes: text.into_bytes(),
+        };
+        let _ = import(&[input], &Options::default());
+        assert!(
+            started.elapsed() < BOUND,
+            "{name} took {:?}",
+            started.elapsed()
+        );
+    }
+}
