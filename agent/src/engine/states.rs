@@ -63,8 +63,13 @@ pub(super) fn note(notes: &mut Notes, event: &Event) {
     }
 }
 
-/// What the totals and the notes of one service come to.
-fn observation(totals: &SlotTotals, notes: impl Iterator<Item = SlotNotes>) -> Observation {
+/// What the totals and the notes of one service come to. Where nothing of the service is answerable, totals say it all,
+/// also of a time when nobody took notes.
+fn observation(
+    totals: &SlotTotals,
+    notes: impl Iterator<Item = SlotNotes>,
+    unanswerable: bool,
+) -> Observation {
     let mut sum = SlotNotes::default();
     for notes in notes {
         sum.to_group += notes.to_group;
@@ -76,6 +81,12 @@ fn observation(totals: &SlotTotals, notes: impl Iterator<Item = SlotNotes>) -> O
         }
     }
     let count = |outcome: Outcome| totals.flows.decided[outcome as usize];
+    if unanswerable {
+        sum.to_group_failed = count(Outcome::NoAnswer);
+        sum.to_group = count(Outcome::OneWay) + sum.to_group_failed;
+        let sent = (sum.to_group > 0).then_some(totals.flows.last_attempt);
+        sum.last_to_group = sum.last_to_group.max(sent);
+    }
     let failed: u64 = Outcome::ALL
         .into_iter()
         .filter(|outcome| outcome.is_failure())
@@ -158,9 +169,11 @@ impl<'a> States<'a> {
     #[must_use]
     pub fn observed(&self, key: ServiceKey, totals: &SlotTotals) -> (Finding, Observation) {
         let matrix = &self.view.matrix.compiled.matrix;
-        let vantage: Vantage =
-            self.sightline
-                .of(key.system, matrix.requirement(key), matrix.service(key));
+        let (requirement, service) = (matrix.requirement(key), matrix.service(key));
+        let vantage: Vantage = self.sightline.of(key.system, requirement, service);
+        let unanswerable = self
+            .sightline
+            .is_unanswerable(key.system, requirement, service);
         let member = MemberId::of(&matrix.service_id(key));
         let notes = self
             .view
@@ -169,7 +182,7 @@ impl<'a> States<'a> {
             .slots_of(member)
             .iter()
             .filter_map(|slot| self.view.notes.get(slot).copied());
-        let observation = observation(totals, notes);
+        let observation = observation(totals, notes, unanswerable);
         (observation.finding(vantage), observation)
     }
 }
@@ -237,7 +250,7 @@ mod tests {
             flows,
             ..SlotTotals::default()
         };
-        let finding = observation(&totals, notes.into_values()).finding(Vantage::Clear);
+        let finding = observation(&totals, notes.into_values(), false).finding(Vantage::Clear);
         assert_eq!(finding.state, state, "{counts:?} {events:?}");
         let got = finding.place.map(|place| place.to_string());
         assert_eq!(got.as_deref(), place);
@@ -303,5 +316,23 @@ mod tests {
         let mut judged_anew = event(OneWay, group, 4);
         judged_anew.kind = EventKind::Rejudged as u8;
         check(&[(OneWay, 1)], 0, &[judged_anew], State::Verified, None);
+    }
+
+    #[test]
+    fn what_nobody_can_answer_needs_no_notes() {
+        let mut totals = SlotTotals::default();
+        let state = |totals: &SlotTotals| {
+            let finding = observation(totals, std::iter::empty(), true).finding(Vantage::Clear);
+            finding.state
+        };
+        assert_eq!(state(&totals), State::Silent);
+        totals.flows.begun = 3;
+        totals.flows.last_attempt = 9;
+        totals.flows.decided[Outcome::OneWay as usize] = 2;
+        totals.flows.decided[Outcome::NoAnswer as usize] = 1;
+        assert_eq!(state(&totals), State::Verified);
+        totals.flows.decided = Default::default();
+        totals.flows.decided[Outcome::Prohibited as usize] = 3;
+        assert_eq!(state(&totals), State::Blocked);
     }
 }

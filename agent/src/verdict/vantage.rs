@@ -15,6 +15,8 @@ pub struct Sightline {
     bound: HashSet<BoundRole>,
     /// Nothing if the site does not say what is seen.
     seen: Option<HashSet<BoundRole>>,
+    /// Roles that are nothing but multicast groups.
+    groups: HashSet<BoundRole>,
     own_host: bool,
     lossy: bool,
 }
@@ -42,7 +44,14 @@ impl Sightline {
                 .map(|(role, _)| *role)
                 .collect()
         };
+        let groups = compiled
+            .bindings
+            .iter()
+            .filter(|(_, bindings)| !bindings.is_empty() && bindings.iter().all(is_group))
+            .map(|(role, _)| *role)
+            .collect();
         Self {
+            groups,
             bound: roles_with(&|_| true),
             seen: (!observe.is_empty())
                 .then(|| roles_with(&|prefix| observe.iter().any(|seen| overlap(seen, prefix)))),
@@ -60,6 +69,22 @@ impl Sightline {
             }
             vantage @ (Vantage::Clear | Vantage::Lossy | Vantage::Blind(_)) => vantage,
         }
+    }
+
+    /// Whether no flow of a requirement's service can be answered, so that sending it without an error is all that can
+    /// be asked: VRRP, and what only goes to broadcast addresses or groups.
+    #[must_use]
+    pub fn is_unanswerable(
+        &self,
+        system: SystemIndex,
+        requirement: &Requirement,
+        service: Service,
+    ) -> bool {
+        let to_many = |role| {
+            role == RoleRef::BuiltIn(BuiltInRole::Broadcast)
+                || self.groups.contains(&BoundRole { system, role })
+        };
+        service.protocol() == Protocol::Vrrp || requirement.initiations().all(|(_, to)| to_many(to))
     }
 
     fn of_any_service(&self, system: SystemIndex, requirement: &Requirement) -> Vantage {
@@ -98,6 +123,15 @@ impl Sightline {
             None if self.lossy => Vantage::Lossy,
             None => Vantage::Clear,
         }
+    }
+}
+
+fn is_group(binding: &Binding) -> bool {
+    match binding {
+        // 224.0.0.0/4 (RFC 5771) and ff00::/8 (RFC 4291, section 2.7), or parts of them.
+        Binding::Prefix(IpNet::V4(net)) => net.addr().is_multicast() && net.prefix_len() >= 4,
+        Binding::Prefix(IpNet::V6(net)) => net.addr().is_multicast() && net.prefix_len() >= 8,
+        Binding::Name(_) | Binding::Tag(_) => false,
     }
 }
 
@@ -194,5 +228,43 @@ requirements:
         assert_eq!(first("10.0.1.0/24"), Vantage::Clear);
         assert_eq!(first("10.0.0.7"), Vantage::Clear);
         assert_eq!(first("192.168.0.0/16"), Vantage::Blind(Blind::Elsewhere));
+    }
+
+    #[test]
+    fn what_goes_to_many_is_unanswerable() {
+        let text = "
+system: s
+title: S
+roles:
+  web: {names: [10.0.0.1]}
+  group: {names: [224.0.0.251, 'ff02::fb', 'ff02::/16']}
+  mixed: {names: [224.0.0.251, 10.0.0.2]}
+  named: {names: [example.org]}
+  none:
+requirements:
+  - {id: host, from: group, to: web, services: [udp/1]}
+  - {id: group, from: web, to: group, services: [udp/1]}
+  - {id: both, from: web, to: group, services: [udp/1], direction: both}
+  - {id: mixed, from: web, to: mixed, services: [udp/1]}
+  - {id: named, from: web, to: named, services: [udp/1]}
+  - {id: none, from: web, to: none, services: [udp/1]}
+  - {id: call, from: web, to: broadcast, services: [udp/1]}
+  - {id: vrrp, from: web, to: web, services: [vrrp]}
+";
+        let reading = Matrix::read_text("m.yaml", text);
+        let site = Site::read_text("s.yaml", "site: s\nsystems: [s]\n", &reading);
+        let bindings = site.site.expect("valid").role_bindings(&reading.matrix);
+        let matrix = Arc::new(reading.matrix);
+        let host = HostAddresses::Unknown;
+        let compiled = Compiled::compile(Arc::clone(&matrix), bindings, &host).unwrap();
+        let sightline = Sightline::new(&compiled, &[], false, false);
+        let (system, content) = matrix.indexed_systems().next().unwrap();
+        let unanswerable: Vec<&str> = content
+            .requirements
+            .iter()
+            .filter(|row| sightline.is_unanswerable(system, row, row.services[0]))
+            .map(|row| row.id.as_str())
+            .collect();
+        assert_eq!(unanswerable, ["group", "call", "vrrp"]);
     }
 }
