@@ -18,8 +18,10 @@ use super::hosts::{Hosts, UPLINK, at};
 use super::pack::protocol;
 use super::plan::{Spec, Way};
 
-/// A silent connection is held open for so long: two SYNs fit in it (RFC 6298: the second comes after a second).
+/// What may well be silent is held open for so long: two SYNs fit in it (RFC 6298: the second comes after a second).
 const PATIENCE: Duration = Duration::from_millis(2200);
+/// What has to be answered gets so long, however busy the machine is.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 /// Conversations that are open at once.
 const AT_ONCE: usize = 512;
 const ASKED: &[u8] = b"flowproof lab";
@@ -31,19 +33,23 @@ pub(crate) enum Answer {
     Came,
     /// A RST or an ICMP error.
     Refused,
-    /// Nothing in [`PATIENCE`].
+    /// Nothing in time.
     Silence,
 }
 
-/// Drives the conversations at these positions; the answers are in the same order.
-pub(crate) fn drive(hosts: &Hosts, specs: &[Spec], which: &[usize]) -> Result<Vec<Answer>> {
-    let mut answers = vec![Answer::Silence; which.len()];
+/// Drives all conversations; the answers are in the same order. `may_be_silent` tells by position for which ones it is
+/// not worth to wait long.
+pub(crate) fn drive(
+    hosts: &Hosts,
+    specs: &[Spec],
+    may_be_silent: impl Fn(usize) -> bool + Sync,
+) -> Result<Vec<Answer>> {
+    let mut answers = vec![Answer::Silence; specs.len()];
     let of = |way: Way| {
-        which
+        specs
             .iter()
             .enumerate()
-            .filter(move |(_, spec)| specs[**spec].way == way)
-            .map(|(place, spec)| (place, &specs[*spec]))
+            .filter(move |(_, spec)| spec.way == way)
             .collect::<Vec<_>>()
     };
     let initiators: [(&Host, Vec<(usize, &Spec)>); 3] = [
@@ -54,7 +60,10 @@ pub(crate) fn drive(hosts: &Hosts, specs: &[Spec], which: &[usize]) -> Result<Ve
     let results = std::thread::scope(|scope| {
         let threads: Vec<_> = initiators
             .into_iter()
-            .map(|(host, mine)| scope.spawn(move || host.run(|| ask_all(&mine))))
+            .map(|(host, mine)| {
+                let may_be_silent = &may_be_silent;
+                scope.spawn(move || host.run(|| ask_all(&mine, may_be_silent)))
+            })
             .collect();
         let results: Vec<_> = threads
             .into_iter()
@@ -166,7 +175,10 @@ impl Open {
 }
 
 /// Asks on the host that the thread is on.
-fn ask_all(specs: &[(usize, &Spec)]) -> Result<Vec<(usize, Answer)>> {
+fn ask_all(
+    specs: &[(usize, &Spec)],
+    may_be_silent: &impl Fn(usize) -> bool,
+) -> Result<Vec<(usize, Answer)>> {
     let mut answers = Vec::with_capacity(specs.len());
     for specs in specs.chunks(AT_ONCE) {
         let mut open: Vec<(usize, &Spec, Open)> = Vec::with_capacity(specs.len());
@@ -176,8 +188,13 @@ fn ask_all(specs: &[(usize, &Spec)]) -> Result<Vec<(usize, Answer)>> {
                 None => answers.push((*place, Answer::Refused)),
             }
         }
-        let end = Instant::now() + PATIENCE;
-        while !open.is_empty() && Instant::now() < end {
+        let start = Instant::now();
+        let waits = |open: &[(usize, &Spec, Open)]| {
+            start.elapsed() < PATIENCE && !open.is_empty()
+                || start.elapsed() < ANSWERED_WITHIN
+                    && open.iter().any(|(place, ..)| !may_be_silent(*place))
+        };
+        while waits(&open) {
             let awake: Vec<bool> = {
                 let mut watched: Vec<PollFd<'_>> = open
                     .iter()

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use flowproof_tests::metrics::Metrics;
+use serde_json::Value;
 
 use super::hosts::Fate;
 use super::pack::protocol;
@@ -19,6 +20,8 @@ pub(crate) struct Round<'a> {
     pub(crate) fates: &'a BTreeMap<usize, Fate>,
     /// Whether every conversation was answered once before, under the same daemon.
     pub(crate) second: bool,
+    /// Whether the back end sees what the agent's own kernel drops.
+    pub(crate) sees_drops: bool,
 }
 
 impl Round<'_> {
@@ -87,8 +90,8 @@ fn difference(plan: &Plan<'_>, round: &Round<'_>, row: &Row<'_>, got: &Counted) 
         let outcome = match (fate, spec.way) {
             (Fate::Open, _) | (_, Way::Called) => works,
             // A host that turns its own packet away drops it before it hears of it.
-            (Fate::Dropped | Fate::Rejected, Way::Within) => "dropped_here",
-            (Fate::Dropped, Way::Across(_)) => {
+            (Fate::Dropped | Fate::Rejected, Way::Within) if round.sees_drops => "dropped_here",
+            (Fate::Dropped, Way::Across(_) | Way::Within) => {
                 let known = round.second || SURELY_ANSWERS.contains(&spec.port);
                 let one_way = got.outcomes.contains_key("one_way");
                 if spec.protocol == protocol::UDP && !known && one_way {
@@ -97,7 +100,7 @@ fn difference(plan: &Plan<'_>, round: &Round<'_>, row: &Row<'_>, got: &Counted) 
                     "no_answer"
                 }
             }
-            (Fate::Rejected, Way::Across(_)) => "refused",
+            (Fate::Rejected, Way::Across(_) | Way::Within) => "refused",
         };
         *expected.entry(outcome).or_default() += 1;
     }
@@ -120,6 +123,54 @@ fn difference(plan: &Plan<'_>, round: &Round<'_>, row: &Row<'_>, got: &Counted) 
         got.state == state && got.begun == begun && flows == expected
     };
     (!right).then(|| format!("{got:?}; expected {state}, {begun} begun, {expected:?} ({fate:?})"))
+}
+
+/// What differs in cause and place, as the daemon tells them of each requirement.
+pub(crate) fn causes(plan: &Plan<'_>, round: &Round<'_>, told: &Value) -> Vec<String> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut lines: HashMap<(String, String), (String, String)> = HashMap::new();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    for requirement in list(told) {
+        for service in list(&requirement["services"]) {
+            let row = (text(&requirement["id"]), text(&service["service"]));
+            // Only the requirement has a place: that of its worst service.
+            let place = if service["state"] == requirement["state"] {
+                text(&requirement["place"])
+            } else {
+                String::new()
+            };
+            lines.insert(row, (text(&service["cause"]), place));
+        }
+    }
+    let mut wrong = Vec::new();
+    for row in plan.rows.iter().filter(|row| !row.specs.is_empty()) {
+        let id = format!("{}/{}", row.requirement.system, row.requirement.id);
+        let key = (id, row.service.name.clone());
+        let got = lines.get(&key).cloned().unwrap_or_default();
+        let within = row
+            .specs
+            .iter()
+            .all(|spec| plan.specs[*spec].way == Way::Within);
+        let all: &[(&str, &str)] = match round.fate(row) {
+            Fate::Open => &[("", "")],
+            _ if within && round.sees_drops => &[("dropped_here", "this_host")],
+            // The place of a requirement may be that of another of its services, blocked as well.
+            Fate::Dropped => &[("no_answer", "path"), ("one_way", "")],
+            Fate::Rejected => &[("refused", "peer")],
+        };
+        let cause_right = all.iter().any(|(cause, _)| *cause == got.0);
+        let places = ["", "path", "peer", "this_host"];
+        let alone = row.requirement.services.len() == 1;
+        let place_right = if alone {
+            all.contains(&(got.0.as_str(), got.1.as_str()))
+        } else {
+            places.contains(&got.1.as_str())
+        };
+        if !cause_right || !place_right {
+            wrong.push(format!("{key:?} is told as {got:?} instead of {all:?}"));
+        }
+    }
+    wrong
 }
 
 /// The row's series in one pass; a matrix has thousands of them.

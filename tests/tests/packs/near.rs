@@ -136,7 +136,7 @@ fn others<'a>(plan: &'a Plan<'_>, turn: usize) -> impl Iterator<Item = &'a str> 
         .map(|role| role.id.as_str())
         .collect();
     let start = turn % roles.len().max(1);
-    let strangers_first = (turn % 5 == 0).then_some(role::ANY);
+    let strangers_first = turn.is_multiple_of(5).then_some(role::ANY);
     let (before, after) = roles.split_at(start);
     let declared = [after, before].concat();
     strangers_first
