@@ -1,7 +1,7 @@
 //! What names the shape of everything that is pinned, so that a daemon never adopts maps of another shape.
 
 /// Raised whenever a record, a key, a map or the meaning of one of their bits changes.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Bytes before the keys in the input of the kernel's `decide` program: a test run wants at least an
 /// Ethernet header.

@@ -118,7 +118,7 @@ pub struct SlotTraffic {
 }
 const _: () = assert!(size_of::<SlotTraffic>() == 40);
 
-/// Flows of a counter slot, shared by all CPUs; 96 bytes.
+/// Flows of a counter slot, shared by all CPUs; 104 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SlotFlows {
@@ -130,8 +130,11 @@ pub struct SlotFlows {
     pub last_attempt: u64,
     /// Monotonic nanoseconds of the last flow answered; 0 if there was none.
     pub last_answered: u64,
+    /// Monotonic nanoseconds of the last flow that failed; 0 if there was none. Kept here so that a failure
+    /// while no daemon listened is not taken for older than the last answer.
+    pub last_failed: u64,
 }
-const _: () = assert!(size_of::<SlotFlows>() == 96);
+const _: () = assert!(size_of::<SlotFlows>() == 104);
 
 /// What one interface has handed to the probe on one CPU.
 #[repr(C)]

@@ -118,6 +118,8 @@ pub(crate) fn count_decided(slot: u32, outcome: Outcome) {
             atomic::add(counters.add(outcome as usize), 1);
             if matches!(outcome, Outcome::Answered) {
                 (*flows).last_answered = bpf_ktime_get_ns();
+            } else if outcome.is_failure() {
+                (*flows).last_failed = bpf_ktime_get_ns();
             }
         }
     }

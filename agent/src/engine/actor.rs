@@ -112,6 +112,7 @@ fn add(sum: &mut SlotTotals, slot: &SlotTotals) {
     }
     sum.flows.last_attempt = sum.flows.last_attempt.max(slot.flows.last_attempt);
     sum.flows.last_answered = sum.flows.last_answered.max(slot.flows.last_answered);
+    sum.flows.last_failed = sum.flows.last_failed.max(slot.flows.last_failed);
 }
 
 /// Why a command was not done.

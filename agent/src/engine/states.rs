@@ -95,23 +95,25 @@ fn observation(
     let failed = failed.saturating_sub(sum.to_group_failed);
     let answered = count(Outcome::Answered);
     let last_answer = (answered > 0).then_some(totals.flows.last_answered);
-    // Failures of a time when nobody took events: the most frequent one, of no known time and place.
+    // Failures of a time when nobody took events: the most frequent one, of no known place.
     let most = || {
         Outcome::ALL
             .into_iter()
             .filter(|outcome| outcome.is_failure())
             .max_by_key(|outcome| count(*outcome))
-    };
-    let failure = if failed == 0 {
-        None
-    } else {
-        sum.failure.or_else(|| {
-            most().map(|outcome| Failure {
+            .map(|outcome| Failure {
                 at: 0,
                 outcome,
                 place: None,
                 told: false,
             })
+    };
+    let failure = if failed == 0 {
+        None
+    } else {
+        sum.failure.or_else(most).map(|failure| Failure {
+            at: failure.at.max(totals.flows.last_failed),
+            ..failure
         })
     };
     Observation::of_totals(
@@ -234,12 +236,27 @@ mod tests {
         state: State,
         place: Option<&str>,
     ) {
+        let failures = events
+            .iter()
+            .filter(|event| event.record.state.outcome().is_failure());
+        let last_failed = failures.map(|event| event.time).max().unwrap_or(0);
+        check_times(counts, [last_answered, last_failed], events, state, place);
+    }
+
+    fn check_times(
+        counts: &[(Outcome, u64)],
+        [last_answered, last_failed]: [u64; 2],
+        events: &[Event],
+        state: State,
+        place: Option<&str>,
+    ) {
         let mut notes = Notes::new();
         for event in events {
             note(&mut notes, event);
         }
         let mut flows = SlotFlows {
             last_answered,
+            last_failed,
             ..SlotFlows::default()
         };
         for (outcome, count) in counts {
@@ -287,13 +304,9 @@ mod tests {
         );
         // Counted while no daemon ran, or the event was lost.
         check(&[(Refused, 2)], 0, &[], State::Blocked, None);
-        check(
-            &[(Answered, 1), (Refused, 2)],
-            5,
-            &[],
-            State::Verified,
-            None,
-        );
+        let both = [(Answered, 1), (Refused, 2)];
+        check_times(&both, [5, 4], &[], State::Verified, None);
+        check_times(&both, [5, 6], &[], State::Degraded, None);
         check(&[(OneWay, 1)], 0, &[], State::Unknown, None);
         let mut told = event(Refused, peer, 9);
         told.has_icmp = 1;

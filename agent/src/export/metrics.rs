@@ -511,6 +511,7 @@ mod tests {
                 decided,
                 last_attempt: 2_500_000_000,
                 last_answered: 1_250_000_000,
+                last_failed: 0,
             },
         };
         slots[1].flows.begun = 7;

@@ -304,6 +304,8 @@ impl FlowTable {
         flows.decided[outcome as usize] += 1;
         if outcome.is_answer() {
             flows.last_answered = self.now;
+        } else if outcome.is_failure() {
+            flows.last_failed = self.now;
         }
     }
 
