@@ -340,3 +340,36 @@ fn misses_nothing(test: &str, setup: &Setup<'_>, end: fn(&mut Daemon) -> Result<
     );
     Ok(())
 }
+
+/// A failure outlives the daemon that noticed it: its successor must not call the row verified.
+#[test]
+fn a_degraded_row_stays_degraded_after_a_restart() -> Result<()> {
+    const TEST: &str = "a_degraded_row_stays_degraded_after_a_restart";
+    if lab::skipped(TEST) {
+        return Ok(());
+    }
+    let lab = Routed::new()?;
+    let target = (server4(10), 8000);
+    let server = echo_tcp(lab.server.listen(target)?)?;
+    let mut daemon = Daemon::start(&lab.router, &setup(Backend::Ebpf))?;
+    let source = Some((client4(2), 0).into());
+    let mut stream = lab.client.connect(source, target, SOON)?;
+    exchange(&mut stream, b"question")?;
+    drop(stream);
+    drop(server);
+    // Nobody listens any more.
+    assert!(lab.client.connect(source, target, SOON).is_err());
+    let degraded = |metrics: &Metrics| {
+        let labels = [
+            ("requirement", "calls"),
+            ("service", "tcp/8000"),
+            ("state", "degraded"),
+        ];
+        metrics.sum("flowproof_requirement_state", &labels) > 0.0
+    };
+    assert_soon(&daemon, "degraded", &true, degraded);
+    daemon.kill()?;
+    daemon.start_again()?;
+    assert_soon(&daemon, "degraded after the restart", &true, degraded);
+    Ok(())
+}
