@@ -13,12 +13,11 @@ use flowproof_common::record::{Event, FlowRecord};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::time::{ClockId, clock_gettime};
 use pcap::{Active, Linktype, Precision};
 
 use super::decode::LinkType;
 use super::user_space::{Captured, UserSpace};
-use super::{Backend, Capture, CaptureError, Interface, Progress, Snapshot};
+use super::{Backend, Capture, CaptureError, Interface, Progress, Snapshot, clock};
 use crate::flow::{Limits, Span};
 use crate::matrix::installed::Installed;
 
@@ -64,12 +63,6 @@ pub struct LivePcap {
     kernel_dropped: u64,
     interface_dropped: u64,
     begun: bool,
-}
-
-fn clock(id: ClockId) -> u64 {
-    clock_gettime(id).map_or(0, |time| {
-        u64::try_from(Duration::from(time).as_nanos()).unwrap_or(u64::MAX)
-    })
 }
 
 /// Opens the back end, attached to no interface.
@@ -186,7 +179,7 @@ impl LivePcap {
     }
 
     fn reopen_failed(&mut self) {
-        let now = clock(ClockId::CLOCK_MONOTONIC);
+        let now = clock::monotonic();
         let due: Vec<Interface> = self
             .failed
             .values()
@@ -266,7 +259,7 @@ impl LivePcap {
         for index in broken {
             self.note_drops(index);
             if let Some(handle) = self.handles.remove(&index) {
-                let at = clock(ClockId::CLOCK_MONOTONIC) + REOPEN_AFTER;
+                let at = clock::monotonic() + REOPEN_AFTER;
                 self.failed.insert(index, (handle.interface, at));
             }
         }
@@ -285,7 +278,7 @@ impl Capture for LivePcap {
         }
         let handle = self.open_handle(interface)?;
         if !std::mem::replace(&mut self.begun, true) {
-            self.judge.attached(clock(ClockId::CLOCK_MONOTONIC));
+            self.judge.attached(clock::monotonic());
         }
         self.failed.remove(&interface.index);
         self.handles.insert(interface.index, handle);
@@ -310,8 +303,8 @@ impl Capture for LivePcap {
     ) -> Result<Progress, CaptureError> {
         self.reopen_failed();
         self.wait(timeout)?;
-        let now = clock(ClockId::CLOCK_MONOTONIC);
-        let to_monotonic = i128::from(now) - i128::from(clock(ClockId::CLOCK_REALTIME));
+        let now = clock::monotonic();
+        let to_monotonic = -clock::epoch_offset();
         let sink = &mut |event: &Event, _: Span| sink(event);
         if self.drain(to_monotonic, sink) {
             // Packets of the last moments may still be in a block that the kernel holds back.
@@ -341,7 +334,7 @@ impl Capture for LivePcap {
     }
 
     fn epoch_offset(&self) -> i128 {
-        i128::from(clock(ClockId::CLOCK_REALTIME)) - i128::from(clock(ClockId::CLOCK_MONOTONIC))
+        clock::epoch_offset()
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! This is the only module of the daemon with packet I/O or unsafe code.
 
+mod clock;
 pub mod decode;
 pub mod ebpf;
 pub mod file;

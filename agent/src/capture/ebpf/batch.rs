@@ -235,17 +235,14 @@ pub(super) fn delete<K: Pod>(map: &MapData, keys: &[K]) -> io::Result<()> {
 /// `SO_NETNS_COOKIE` of this thread's network namespace; nothing before Linux 5.14.
 pub(super) fn namespace_cookie() -> Option<u64> {
     const SO_NETNS_COOKIE: libc::c_int = 71;
+    // Any socket tells; one of this family needs no interface to be up.
     let socket = std::os::unix::net::UnixDatagram::unbound().ok()?;
-    let socket_inet = std::net::UdpSocket::bind(("127.0.0.1", 0)).ok();
-    let fd = socket_inet
-        .as_ref()
-        .map_or_else(|| socket.as_raw_fd(), AsRawFd::as_raw_fd);
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>()).ok()?;
     // SAFETY: the option writes 8 bytes, which is what the buffer and its length say.
     let result = unsafe {
         libc::getsockopt(
-            fd,
+            socket.as_raw_fd(),
             libc::SOL_SOCKET,
             SO_NETNS_COOKIE,
             (&raw mut cookie).cast(),

@@ -3,7 +3,6 @@
 //! be told from silence; that is said once.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{BtfTracePoint, ProgramError};
@@ -11,7 +10,7 @@ use aya::{Btf, Ebpf};
 use flowproof_common::drops::{DropLayout, IgnoredReasons};
 
 use super::btf;
-use super::pins::Pins;
+use super::pins::{self, Pins};
 
 const PROGRAM: &str = "fp_drop";
 const TRACEPOINT: &str = "kfree_skb";
@@ -54,7 +53,7 @@ pub(super) fn facts() -> Result<DropFacts, String> {
             .offset(structure, member)
             .ok_or_else(|| format!("this kernel's {structure} has no {member}"))
     };
-    let namespace = std::fs::metadata("/proc/thread-self/ns/net")
+    let namespace = pins::namespace_inode()
         .map_err(|error| format!("finding out this network namespace: {error}"))?;
     let layout = DropLayout {
         skb_head: offset("sk_buff", "head")?,
@@ -69,7 +68,7 @@ pub(super) fn facts() -> Result<DropFacts, String> {
         dev_net: offset("net_device", "nd_net")?,
         sock_net: offset("sock", "__sk_common")? + offset("sock_common", "skc_net")?,
         net_inode: offset("net", "ns")? + offset("ns_common", "inum")?,
-        watched_inode: u32::try_from(namespace.ino()).unwrap_or(0),
+        watched_inode: u32::try_from(namespace).unwrap_or(0),
     };
     let mut ignored = IgnoredReasons::default();
     let mut names = HashMap::new();

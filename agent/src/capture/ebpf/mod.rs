@@ -33,7 +33,9 @@ use self::drops::DropProbe;
 use self::pins::Pins;
 use self::sweep::Sweep;
 use self::tables::Loaded;
-use super::{Backend, Capture, CaptureError, Interface, Progress, SlotTotals, Snapshot, TableFill};
+use super::{
+    Backend, Capture, CaptureError, Interface, Progress, SlotTotals, Snapshot, TableFill, clock,
+};
 use crate::matrix::installed::{Installed, SlotDirectory};
 
 /// How the programs are attached.
@@ -97,7 +99,6 @@ pub struct EbpfCapture {
     names: StdHashMap<u32, String>,
     settings: Settings,
     loaded: Loaded,
-    installed: Option<Arc<Installed>>,
     sweep: Sweep,
     drop_probe: Option<DropProbe>,
     drop_reasons: StdHashMap<u32, String>,
@@ -148,8 +149,8 @@ pub fn open(options: EbpfOptions, matrix: &Installed) -> Result<EbpfCapture, Cap
         })?;
     let mut settings = tables::read_settings(&ebpf)?;
     if settings.attached_at == 0 {
-        settings.attached_at = monotonic_now();
-        tables::write_settings(&mut ebpf, settings)?;
+        settings.attached_at = clock::monotonic();
+        tables::write_settings(&ebpf, settings)?;
     }
     let adopted = settings.generation != 0;
     let loaded = Loaded::adopt(&mut ebpf, settings.generation, sizes)?;
@@ -160,7 +161,6 @@ pub fn open(options: EbpfOptions, matrix: &Installed) -> Result<EbpfCapture, Cap
         names: StdHashMap::new(),
         settings,
         loaded,
-        installed: None,
         sweep: Sweep::new(),
         drop_probe,
         drop_reasons,
@@ -235,13 +235,12 @@ impl Capture for EbpfCapture {
             generation,
             ..self.settings
         };
-        if let Err(error) = tables::write_settings(&mut self.ebpf, settings) {
+        if let Err(error) = tables::write_settings(&self.ebpf, settings) {
             self.loaded.discard(&mut self.ebpf);
             return Err(error);
         }
         self.settings = settings;
         self.loaded.flip();
-        self.installed = Some(Arc::clone(matrix));
         Ok(())
     }
 
@@ -258,7 +257,7 @@ impl Capture for EbpfCapture {
                 }
             }
             self.loaded.retire(&mut self.ebpf)?;
-            self.sweep.run_if_due(&mut self.ebpf, monotonic_now())?;
+            self.sweep.run_if_due(&mut self.ebpf, clock::monotonic())?;
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(Progress::Live);
@@ -342,10 +341,7 @@ impl Capture for EbpfCapture {
     }
 
     fn epoch_offset(&self) -> i128 {
-        let epoch = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |time| i128::try_from(time.as_nanos()).unwrap_or(0));
-        epoch - i128::from(monotonic_now())
+        clock::epoch_offset()
     }
 }
 
@@ -400,14 +396,6 @@ fn sum_interface(cpus: &[InterfaceCounters]) -> InterfaceCounters {
             link_upkeep: sum.link_upkeep + cpu.link_upkeep,
             zero: 0,
         })
-}
-
-/// Nanoseconds of `CLOCK_MONOTONIC`, the clock of `bpf_ktime_get_ns`.
-pub(super) fn monotonic_now() -> u64 {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
-        u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000
-            + u64::try_from(time.tv_nsec()).unwrap_or(0)
-    })
 }
 
 fn failed(action: &str, error: &dyn std::error::Error) -> CaptureError {

@@ -8,6 +8,7 @@
 use std::fs;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
@@ -196,10 +197,12 @@ fn namespace_cookie() -> Result<u64, CaptureError> {
     if let Some(cookie) = super::batch::namespace_cookie() {
         return Ok(cookie);
     }
-    use std::os::unix::fs::MetadataExt;
-    fs::metadata("/proc/thread-self/ns/net")
-        .map(|data| data.ino())
-        .map_err(|error| failed("finding out this network namespace", &error))
+    namespace_inode().map_err(|error| failed("finding out this network namespace", &error))
+}
+
+/// The inode of this thread's network namespace, as the kernel's `net.ns.inum`.
+pub(super) fn namespace_inode() -> io::Result<u64> {
+    fs::metadata("/proc/thread-self/ns/net").map(|data| data.ino())
 }
 
 /// Makes sure that `base` can be made on a bpffs, mounting one at /sys/fs/bpf as bpftool does.

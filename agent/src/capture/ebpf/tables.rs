@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
+use aya::{Ebpf, Pod};
 use flowproof_common::classify::{PREFIX_GENERATION_BITS, PrefixKey, RuleKey};
 use flowproof_common::record::Settings;
 
@@ -228,34 +228,13 @@ impl Loaded {
             prefixes,
             rules,
         };
-        let filled = batch::update(map_data(ebpf, "SLOT_MEMBERS")?, &member_keys, &members)
-            .and_then(|()| {
-                batch::update(
-                    map_data(ebpf, "PREFIXES").map_err(std::io::Error::other)?,
-                    &next.prefixes,
-                    &classes,
-                )
-            })
-            .and_then(|()| {
-                batch::update(
-                    map_data(ebpf, "PORT_CLASSES").map_err(std::io::Error::other)?,
-                    &ports,
-                    &port_classes,
-                )
-            })
-            .and_then(|()| {
-                batch::update(
-                    map_data(ebpf, "RULES").map_err(std::io::Error::other)?,
-                    &next.rules,
-                    &slots,
-                )
-            });
+        let filled = write(ebpf, "SLOT_MEMBERS", &member_keys, &members)
+            .and_then(|()| write(ebpf, "PREFIXES", &next.prefixes, &classes))
+            .and_then(|()| write(ebpf, "PORT_CLASSES", &ports, &port_classes))
+            .and_then(|()| write(ebpf, "RULES", &next.rules, &slots));
         if let Err(error) = filled {
             delete(ebpf, &next)?;
-            return Err(failed(
-                "filling the kernel's tables with the matrix",
-                &error,
-            ));
+            return Err(error);
         }
         self.next = Some((next, matrix.directory.clone()));
         Ok(number)
@@ -321,15 +300,23 @@ impl Loaded {
     }
 }
 
-fn delete(ebpf: &mut Ebpf, generation: &Generation) -> Result<(), CaptureError> {
-    batch::delete(map_data(ebpf, "RULES")?, &generation.rules)
-        .and_then(|()| {
-            batch::delete(
-                map_data(ebpf, "PREFIXES").map_err(std::io::Error::other)?,
-                &generation.prefixes,
-            )
-        })
-        .map_err(|error| failed("deleting an old matrix from the kernel's tables", &error))
+/// Writes elements of one table.
+fn write<K: Pod, V: Pod>(
+    ebpf: &Ebpf,
+    table: &str,
+    keys: &[K],
+    values: &[V],
+) -> Result<(), CaptureError> {
+    batch::update(map_data(ebpf, table)?, keys, values)
+        .map_err(|error| failed(&format!("writing the kernel's table {table}"), &error))
+}
+
+/// Deletes the entries of a matrix.
+fn delete(ebpf: &Ebpf, generation: &Generation) -> Result<(), CaptureError> {
+    let gone =
+        |error: std::io::Error| failed("deleting an old matrix from the kernel's tables", &error);
+    batch::delete(map_data(ebpf, "RULES")?, &generation.rules).map_err(gone)?;
+    batch::delete(map_data(ebpf, "PREFIXES")?, &generation.prefixes).map_err(gone)
 }
 
 pub(super) fn read_settings(ebpf: &Ebpf) -> Result<Settings, CaptureError> {
@@ -338,7 +325,6 @@ pub(super) fn read_settings(ebpf: &Ebpf) -> Result<Settings, CaptureError> {
         .map_err(|error| failed("reading the settings", &error))
 }
 
-pub(super) fn write_settings(ebpf: &mut Ebpf, settings: Settings) -> Result<(), CaptureError> {
-    batch::update(map_data(ebpf, "SETTINGS")?, &[0_u32], &[settings])
-        .map_err(|error| failed("writing the settings", &error))
+pub(super) fn write_settings(ebpf: &Ebpf, settings: Settings) -> Result<(), CaptureError> {
+    write(ebpf, "SETTINGS", &[0_u32], &[settings])
 }
