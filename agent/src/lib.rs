@@ -9,6 +9,7 @@ pub mod finding;
 pub mod flow;
 pub mod import;
 pub mod matrix;
+pub mod names;
 pub mod report;
 pub mod site;
 pub mod verdict;
