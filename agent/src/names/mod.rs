@@ -5,4 +5,5 @@
 //! Everything here is pure: bytes and times come in, decisions go out. The back ends hand over the payloads.
 
 pub mod answer;
+pub mod book;
 pub mod patterns;
