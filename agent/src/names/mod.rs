@@ -7,3 +7,5 @@
 pub mod answer;
 pub mod book;
 pub mod patterns;
+
+pub mod wire;
