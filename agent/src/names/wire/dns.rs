@@ -85,13 +85,9 @@ pub fn read(message: &[u8]) -> Result<Answer, DnsError> {
     let counts = header.counts;
     let answers = records::read(message, &mut decoder, counts.answers, Section::Answer);
     // The other sections only add to the answer; a cut there loses hints at most.
-    let more = if answers.whole {
-        records::skip(message, &mut decoder, counts.authorities)
-            .then(|| {
-                let count = counts.additionals;
-                records::read(message, &mut decoder, count, Section::Additional)
-            })
-            .unwrap_or_default()
+    let more = if answers.whole && records::skip(message, &mut decoder, counts.authorities) {
+        let count = counts.additionals;
+        records::read(message, &mut decoder, count, Section::Additional)
     } else {
         records::Records::default()
     };

@@ -4,11 +4,11 @@
 use std::net::IpAddr;
 
 use hickory_proto::rr::Name as WireName;
-use hickory_proto::rr::rdata::SVCB;
+use hickory_proto::rr::rdata::SVCB as Service;
 use hickory_proto::rr::rdata::svcb::SvcParamValue;
 
 use super::super::super::answer::Name;
-use super::records::{A, AAAA, ANY, Data, HTTPS, Record, SVCB as SVCB_TYPE};
+use super::records::{A, AAAA, ANY, Data, HTTPS, Record, SVCB};
 use super::{ech, host_name};
 
 /// Most names that are followed; resolvers give up at about as many.
@@ -45,7 +45,7 @@ pub(super) fn follow(
         A => walk.addresses(&end, ttl, IpAddr::is_ipv4),
         AAAA => walk.addresses(&end, ttl, IpAddr::is_ipv6),
         ANY => walk.addresses(&end, ttl, |_| true),
-        HTTPS | SVCB_TYPE => {
+        HTTPS | SVCB => {
             walk.sections = [answers, additional];
             walk.services(end, ttl, kind);
         }
@@ -153,7 +153,7 @@ impl<'r> Walk<'r> {
     }
 
     /// The services of a name. `None` if one is malformed: then none counts (section 2.2).
-    fn set(&self, owner: &WireName, kind: u16) -> Option<Vec<(&'r SVCB, u32)>> {
+    fn set(&self, owner: &WireName, kind: u16) -> Option<Vec<(&'r Service, u32)>> {
         let mut set = Vec::new();
         for (data, ttl) in self.of(owner) {
             match data {
@@ -165,7 +165,7 @@ impl<'r> Walk<'r> {
     }
 
     /// One service: its hints, and the addresses of its target. The root stands for the owner (section 2.5.2).
-    fn service(&mut self, owner: &WireName, service: &SVCB, ttl: u32) {
+    fn service(&mut self, owner: &WireName, service: &Service, ttl: u32) {
         for (_, value) in &service.svc_params {
             match value {
                 SvcParamValue::Ipv4Hint(hint) => {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use hickory_proto::rr::rdata::SVCB;
+use hickory_proto::rr::rdata::{HTTPS as HttpsData, SVCB as Service};
 use hickory_proto::rr::{Name, RData, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder, Restrict};
 
@@ -35,7 +35,7 @@ pub(super) enum Data {
     /// Its owner is another name for this.
     Alias(Name),
     /// Where the service of its owner is, by record type. `None`: malformed.
-    Service(u16, Option<Box<SVCB>>),
+    Service(u16, Option<Box<Service>>),
 }
 
 /// A record that may be part of the answer.
@@ -141,16 +141,7 @@ impl Head {
         let owner = name_at(message, self.owner_at)?;
         let data = match self.kind {
             SVCB | HTTPS => Data::Service(self.kind, self.service(message)),
-            _ => match self.data(message)? {
-                RData::A(address) => Data::Address(IpAddr::V4(address.0)),
-                RData::AAAA(address) => Data::Address(IpAddr::V6(address.0)),
-                RData::CNAME(name) => Data::Alias(name.0),
-                #[expect(
-                    clippy::wildcard_enum_match_arm,
-                    reason = "the types that aren't wanted"
-                )]
-                _ => return None,
-            },
+            _ => self.leading(message)?,
         };
         Some(Record {
             owner,
@@ -159,12 +150,25 @@ impl Head {
         })
     }
 
-    fn service(&self, message: &[u8]) -> Option<Box<SVCB>> {
-        match self.data(message)? {
-            RData::SVCB(service) => Some(Box::new(service)),
-            RData::HTTPS(service) => Some(Box::new(service.0)),
-            #[expect(clippy::wildcard_enum_match_arm, reason = "not a service")]
-            _ => None,
+    /// An address or an alias.
+    fn leading(&self, message: &[u8]) -> Option<Data> {
+        let data = self.data(message)?;
+        if let RData::A(address) = data {
+            Some(Data::Address(IpAddr::V4(address.0)))
+        } else if let RData::AAAA(address) = data {
+            Some(Data::Address(IpAddr::V6(address.0)))
+        } else if let RData::CNAME(name) = data {
+            Some(Data::Alias(name.0))
+        } else {
+            None
+        }
+    }
+
+    fn service(&self, message: &[u8]) -> Option<Box<Service>> {
+        if let RData::SVCB(service) | RData::HTTPS(HttpsData(service)) = self.data(message)? {
+            Some(Box::new(service))
+        } else {
+            None
         }
     }
 
