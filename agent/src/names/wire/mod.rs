@@ -3,5 +3,8 @@
 //! with a typed refusal where it can't read. None of them knows flows, clocks or requirements.
 
 pub mod dns;
+pub mod framing;
+mod pieces;
+pub mod stream;
 #[cfg(test)]
 mod testing;
