@@ -4,7 +4,10 @@
 
 pub mod dns;
 pub mod framing;
+pub mod hello;
+mod http;
 mod pieces;
 pub mod stream;
 #[cfg(test)]
 mod testing;
+mod tls;

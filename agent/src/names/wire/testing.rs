@@ -119,3 +119,57 @@ pub(super) fn ech_list(version: u16, public_name: &str) -> Vec<u8> {
     let config = [&version.to_be_bytes()[..], &vector16(&config)].concat();
     vector16(&config)
 }
+
+/// A TLS extension (RFC 8446, section 4.2).
+pub(super) fn extension(kind: u16, data: &[u8]) -> Vec<u8> {
+    [&kind.to_be_bytes()[..], &vector16(data)].concat()
+}
+
+/// `server_name` with one host name (RFC 6066, section 3).
+pub(super) fn sni(name: &[u8]) -> Vec<u8> {
+    let entry = [&[0][..], &vector16(name)].concat();
+    extension(0, &vector16(&entry))
+}
+
+/// `application_layer_protocol_negotiation` (RFC 7301, section 3.1).
+pub(super) fn alpn(protocols: &[&[u8]]) -> Vec<u8> {
+    let list: Vec<u8> = protocols.iter().flat_map(|name| vector8(name)).collect();
+    extension(16, &vector16(&list))
+}
+
+/// A ClientHello message with the extensions given (RFC 8446, section 4.1.2).
+pub(super) fn client_hello(extensions: &[Vec<u8>]) -> Vec<u8> {
+    let mut body = vec![3, 3];
+    body.extend([0x5a; 32]);
+    body.extend(vector8(&[0xa5; 32]));
+    // The first suite is a reserved value (RFC 8701), which servers must ignore.
+    body.extend(vector16(&[0x1a, 0x1a, 0x13, 0x01, 0x13, 0x02, 0xc0, 0x2f]));
+    body.extend(vector8(&[0]));
+    body.extend(vector16(&extensions.concat()));
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    [&[1][..], &length[1..], &body].concat()
+}
+
+/// Handshake bytes in TLS records of at most `most` bytes (RFC 8446, section 5.1).
+pub(super) fn records(version: u16, most: usize, handshake: &[u8]) -> Vec<u8> {
+    handshake
+        .chunks(most)
+        .flat_map(|part| [&[22][..], &version.to_be_bytes(), &vector16(part)].concat())
+        .collect()
+}
+
+/// Extensions as a browser sends them, with keys for post-quantum exchange.
+pub(super) fn browser_extensions(name: &str) -> Vec<Vec<u8>> {
+    vec![
+        extension(0x2a2a, &[]),
+        extension(0xff01, &[0]),
+        extension(10, &vector16(&[0x3a, 0x3a, 0x11, 0xec, 0, 29])),
+        extension(51, &vector16(&[7; 1_263])),
+        // Status request with a content that this type doesn't have: nobody has to understand it.
+        extension(5, &[]),
+        sni(name.as_bytes()),
+        alpn(&[b"h2", b"http/1.1"]),
+        extension(43, &vector8(&[0x4a, 0x4a, 3, 4, 3, 3])),
+        extension(0x5a5a, &[0]),
+    ]
+}
