@@ -7,6 +7,7 @@ pub mod framing;
 pub mod hello;
 mod http;
 mod pieces;
+pub mod quic;
 pub mod stream;
 #[cfg(test)]
 mod testing;
