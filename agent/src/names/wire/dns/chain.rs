@@ -169,12 +169,12 @@ impl<'r> Walk<'r> {
         for (_, value) in &service.svc_params {
             match value {
                 SvcParamValue::Ipv4Hint(hint) => {
-                    for address in &hint.0 {
+                    for address in hint.0.iter().take(MAX_ADDRESSES) {
                         self.keep(IpAddr::V4(address.0), ttl);
                     }
                 }
                 SvcParamValue::Ipv6Hint(hint) => {
-                    for address in &hint.0 {
+                    for address in hint.0.iter().take(MAX_ADDRESSES) {
                         self.keep(IpAddr::V6(address.0), ttl);
                     }
                 }
