@@ -919,7 +919,7 @@ fn to_answer(names: &[usize], ttl: u32, addresses: &[u32], https: bool, found: b
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn the_book_agrees_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
