@@ -6,9 +6,13 @@
 //! 2. (initiator's class, responder's class) is asked first, then either side as [`ANY_CLASS`], then both.
 //!    The daemon merges rules for "any" into every exact pair that exists, so the first hit is complete.
 //! 3. No hit: `unexpected` if either class is [bound](BOUND), else `unscoped`.
+//! 4. The verdict [depends on a name](DEPENDS_ON_NAME) if the rule that hit only holds because of a name that the
+//!    address was learned to stand for, or if nothing hit and an address that is not known by name yet might still
+//!    turn out to stand for one that is allowed ([`NAMELESS_CLASS`]). Such a flow is held: it is counted once its
+//!    name is known.
 //!
-//! Cost: two prefix look-ups, one array read and one to four hash look-ups, however many requirements
-//! there are; a known flow pays none of it.
+//! Cost: two prefix look-ups, one array read and one to four hash look-ups (eight where names are in play and
+//! nothing hits), however many requirements there are; a known flow pays none of it.
 
 use crate::address::Address;
 use crate::key::{FlowKey, Side};
@@ -27,6 +31,11 @@ pub const CLASS_INDEX: u32 = !(BOUND | BROADCAST);
 pub const UNBOUND_CLASS: u32 = 0;
 /// Stands for every address in a rule's `from` or `to`; never the class of an address.
 pub const ANY_CLASS: u32 = 0x7fff_ffff;
+
+/// Stands for every address whose name is not known yet, in a rule's `from` or `to`; never the class of an address.
+pub const NAMELESS_CLASS: u32 = 0x7fff_fffe;
+/// Set in what a rule leads to if it only holds as long as the flow's name agrees; the rest is the counter slot.
+pub const DEPENDS_ON_NAME: u32 = 0x8000_0000;
 
 /// The counter slot of flows with no role at either end.
 pub const UNSCOPED_SLOT: u32 = 0;
@@ -87,8 +96,11 @@ pub trait Tables {
     fn address_class(&self, address: &Address) -> u32;
     /// Class of a port or ICMP type; 0 if no service of the matrix uses it.
     fn port_class(&self, port: u16) -> u16;
-    /// Slot of the requirements that cover (`from`, `to`, `protocol`, `port_class`).
+    /// Slot of the requirements that cover (`from`, `to`, `protocol`, `port_class`), with [`DEPENDS_ON_NAME`] set
+    /// where it does.
     fn rule(&self, from: u32, to: u32, protocol: u8, port_class: u16) -> Option<u32>;
+    /// Whether any rule depends on a name; without, nobody looks for [`NAMELESS_CLASS`].
+    fn has_names(&self) -> bool;
 }
 
 /// Does the matrix expect the flow.
@@ -140,19 +152,58 @@ pub struct Judgement {
     pub joined_midway: bool,
     /// Whether the responder is a group or a directed broadcast, which owes no answer.
     pub to_group: bool,
+    /// Whether the verdict depends on a name, so that the flow counts once that is known.
+    pub held: bool,
+}
+
+/// A counter slot, and in [`DEPENDS_ON_NAME`] whether a name may change it; one register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cover(u32);
+
+impl Cover {
+    /// The slot without what may change it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(self) -> u32 {
+        self.0 & !DEPENDS_ON_NAME
+    }
+
+    /// Whether the verdict depends on a name.
+    #[inline(always)]
+    #[must_use]
+    pub const fn depends_on_name(self) -> bool {
+        self.0 & DEPENDS_ON_NAME != 0
+    }
+
+    /// Whether a requirement covers the flow, or may once its name is known.
+    #[inline(always)]
+    const fn may_be_expected(self) -> bool {
+        self.depends_on_name() || self.0 >= FIRST_RULE_SLOT
+    }
 }
 
 /// The slot of a flow whose initiator is known.
 #[inline(always)]
-pub fn slot_of(tables: &impl Tables, key: &FlowKey, initiator: Side) -> u32 {
+pub fn slot_of(tables: &impl Tables, key: &FlowKey, initiator: Side) -> Cover {
     let from = tables.address_class(&key.end(initiator).0);
     let to = tables.address_class(&key.end(initiator.other()).0);
     slot_between(tables, from, to, key, initiator.other())
 }
 
-#[inline(always)]
-fn slot_between(tables: &impl Tables, from: u32, to: u32, key: &FlowKey, responder: Side) -> u32 {
+/// The slot of a flow of `key`'s service between addresses of two classes.
+///
+/// A function of its own in the kernel, where its eight keys on the stack are too many to be there twice.
+#[cfg_attr(target_arch = "bpf", inline(never))]
+#[cfg_attr(not(target_arch = "bpf"), inline)]
+pub fn slot_between(
+    tables: &impl Tables,
+    from: u32,
+    to: u32,
+    key: &FlowKey,
+    responder: Side,
+) -> Cover {
     let service = key.service(responder);
+    let mut depends = 0;
     let classed = protocol::has_ports(key.protocol)
         || matches!(key.protocol, protocol::ICMP | protocol::ICMPV6);
     let port_class = if classed {
@@ -168,15 +219,29 @@ fn slot_between(tables: &impl Tables, from: u32, to: u32, key: &FlowKey, respond
             (ANY_CLASS, ANY_CLASS),
         ];
         for (from, to) in pairs {
-            if let Some(slot) = tables.rule(from, to, key.protocol, port_class) {
-                return slot;
+            if let Some(value) = tables.rule(from, to, key.protocol, port_class) {
+                return Cover(value);
+            }
+        }
+        if tables.has_names() {
+            let nameless = [
+                (from, NAMELESS_CLASS),
+                (ANY_CLASS, NAMELESS_CLASS),
+                (NAMELESS_CLASS, to),
+                (NAMELESS_CLASS, ANY_CLASS),
+            ];
+            for (from, to) in nameless {
+                if tables.rule(from, to, key.protocol, port_class).is_some() {
+                    depends = DEPENDS_ON_NAME;
+                    break;
+                }
             }
         }
     }
     if (from | to) & BOUND != 0 {
-        UNEXPECTED_SLOT
+        Cover(UNEXPECTED_SLOT | depends)
     } else {
-        UNSCOPED_SLOT
+        Cover(UNSCOPED_SLOT | depends)
     }
 }
 
@@ -216,13 +281,13 @@ pub fn judge(
     };
     let forward = || slot_between(tables, sender_class, receiver_class, key, sender.other());
     let backward = || slot_between(tables, receiver_class, sender_class, key, sender);
-    let (initiator, slot) = match certain {
+    let (initiator, cover) = match certain {
         Some(initiator) if initiator == sender => (initiator, forward()),
         Some(initiator) => (initiator, backward()),
         None => {
             let (forward, backward) = (forward(), backward());
-            let answers = if (forward >= FIRST_RULE_SLOT) != (backward >= FIRST_RULE_SLOT) {
-                backward >= FIRST_RULE_SLOT
+            let answers = if forward.may_be_expected() != backward.may_be_expected() {
+                backward.may_be_expected()
             } else {
                 packet.source_port < 1024 && packet.destination_port >= 1024
             };
@@ -234,7 +299,8 @@ pub fn judge(
         }
     };
     Judgement {
-        slot,
+        slot: cover.slot(),
+        held: cover.depends_on_name(),
         initiator,
         joined_midway: midway || initiator != sender,
         to_group: to_group && initiator == sender,

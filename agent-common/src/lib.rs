@@ -17,6 +17,7 @@ pub mod key;
 pub mod layout;
 pub mod packet;
 pub mod parse;
+pub mod payload;
 pub mod protocol;
 pub mod record;
 pub mod state;

@@ -8,6 +8,8 @@
 use crate::classify::{PrefixKey, RuleKey};
 use crate::drops::{DropLayout, IgnoredReasons};
 use crate::key::{FlowKey, FragmentKey, FragmentPorts};
+use crate::layout::Order;
+use crate::payload::PayloadHead;
 use crate::record::{Event, FlowRecord, InterfaceCounters, Settings, SlotFlows, SlotTraffic};
 
 // SAFETY: all are `#[repr(C)]`, hold integers and arrays of them only, and spell out their padding, so
@@ -33,6 +35,10 @@ unsafe impl aya::Pod for RuleKey {}
 unsafe impl aya::Pod for PrefixKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Event {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Order {}
+// SAFETY: as above.
+unsafe impl aya::Pod for PayloadHead {}
 // SAFETY: as above.
 unsafe impl aya::Pod for DropLayout {}
 // SAFETY: as above.

@@ -180,11 +180,15 @@ pub enum Counter {
     FragmentOrphan = 7,
     /// State changes given up because other CPUs kept changing the word.
     StateContended = 8,
+    /// Payloads that names are read from, for which the ring buffer had no room.
+    PayloadLost = 9,
+    /// Flows whose name nobody could tell, though it matters: neither expected nor unexpected.
+    NameUnknown = 10,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 11;
 }
 
 /// What the daemon tells the probe; one element, replaced as a whole.
@@ -193,12 +197,21 @@ impl Counter {
 pub struct Settings {
     /// Matrix generation in force; never 0 once a matrix is loaded.
     pub generation: u32,
-    /// Always zero.
-    pub zero: u32,
+    /// [`Settings::HAS_NAMES`] and the like.
+    pub flags: u32,
     /// Monotonic nanoseconds when the capture began, for [`ATTACH_GRACE`].
     pub attached_at: u64,
 }
 const _: () = assert!(size_of::<Settings>() == 16);
+
+impl Settings {
+    /// The matrix in force has rules that depend on names.
+    pub const HAS_NAMES: u32 = 1;
+    /// DNS answers are wanted.
+    pub const WANTS_DNS: u32 = 2;
+    /// The heads of held flows are wanted.
+    pub const WANTS_HELLO: u32 = 4;
+}
 
 /// How long after the capture began the initiator of a UDP flow is inferred, nanoseconds: twice the
 /// slowest common request timers (DNS 5 s, NTP 64 s is periodic and starts anew).
@@ -218,6 +231,8 @@ pub enum EventKind {
     Rejudged = 4,
     /// An ICMP error about it that decided nothing.
     IcmpError = 5,
+    /// It was held until its name was known, and counts from now on, with all that went before.
+    Named = 6,
 }
 
 /// A state change, as the ring buffer carries it; 128 bytes.

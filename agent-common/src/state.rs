@@ -120,10 +120,14 @@ pub enum Phase {
     Closed = 5,
 }
 
+/// How much longer a flow that waits for its name outlives its last packet, nanoseconds: more than any time limit on
+/// names ([`crate::payload::HOLD_MAX`]).
+pub const HELD_LINGER: u64 = 90_000_000_000;
+
 /// The state word. Bits: 0-3 outcome, 4-7 phase, 8 and 9 FIN of initiator and responder, 10 and 11 heard
 /// from them, 12 initiator is side B, 13 joined midway,
-/// 14 sent to a group or broadcast, 16-19 SYNs (to 15), 20-21 verdict, 24-31
-/// matrix generation (low bits).
+/// 14 sent to a group or broadcast, 15 held until its name is known, 16-19 SYNs (to 15), 20-21 verdict, 22 judged by
+/// name, 24-31 matrix generation (low bits).
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct State(pub u32);
@@ -136,8 +140,10 @@ const HEARD_RESPONDER: u32 = 1 << 11;
 const INITIATOR_IS_B: u32 = 1 << 12;
 const MIDWAY: u32 = 1 << 13;
 const TO_GROUP: u32 = 1 << 14;
+const HELD: u32 = 1 << 15;
 const SYNS: u32 = 16;
 const VERDICT: u32 = 20;
+const NAMED: u32 = 1 << 22;
 const GENERATION: u32 = 24;
 
 impl State {
@@ -156,7 +162,45 @@ impl State {
         if judgement.to_group {
             bits |= TO_GROUP;
         }
+        if judgement.held {
+            bits |= HELD;
+        }
         Self(bits)
+    }
+
+    /// Whether the flow waits for its name: its verdict is a guess, and no counter of a slot knows of it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_held(self) -> bool {
+        self.0 & HELD != 0
+    }
+
+    /// Whether the verdict was given by the flow's name, which the tables alone don't tell.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_named(self) -> bool {
+        self.0 & NAMED != 0
+    }
+
+    /// The same state, waiting for the flow's name with `verdict` as a guess.
+    #[inline(always)]
+    #[must_use]
+    pub const fn held(self, verdict: Verdict) -> Self {
+        Self(self.0 & !(3 << VERDICT | NAMED) | HELD | (verdict as u32) << VERDICT)
+    }
+
+    /// The same state, judged by the flow's name.
+    #[inline(always)]
+    #[must_use]
+    pub const fn named(self, verdict: Verdict) -> Self {
+        Self(self.0 & !(3 << VERDICT | HELD) | NAMED | (verdict as u32) << VERDICT)
+    }
+
+    /// The same state, counted by what the tables say, since no name will come.
+    #[inline(always)]
+    #[must_use]
+    pub const fn released(self) -> Self {
+        Self(self.0 & !HELD)
     }
 
     /// Current outcome.
@@ -471,13 +515,19 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub const fn is_expired(self, protocol: u8, times: &Times) -> bool {
-        times.since_last >= self.idle_limit(protocol)
+        times.since_last >= self.lifetime(protocol)
     }
 
-    /// Nanoseconds of silence after which the record goes: what a timer is set to.
+    /// Nanoseconds of silence after which the record goes. A held flow stays longer, so that whoever looks for its name
+    /// can release it first.
     #[inline(always)]
     #[must_use]
-    pub const fn idle_limit(self, protocol: u8) -> u64 {
+    pub const fn lifetime(self, protocol: u8) -> u64 {
+        self.idle_limit(protocol) + if self.is_held() { HELD_LINGER } else { 0 }
+    }
+
+    #[inline(always)]
+    const fn idle_limit(self, protocol: u8) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         match protocol {
             protocol::TCP => match self.phase() {

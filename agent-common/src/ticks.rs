@@ -7,7 +7,7 @@ pub const TICK_SHIFT: u32 = 23;
 /// A point on the monotonic clock in units of 2^23 ns, wrapping after about 417 days of uptime; only
 /// differences mean anything.
 #[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Ticks(pub u32);
 
 impl Ticks {

@@ -6,19 +6,19 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use flowproof_common::classify::FIRST_RULE_SLOT;
-use flowproof_common::key::FlowKey;
-use flowproof_common::layout::{DECIDE_HEADER, DECIDE_KEYS};
+use flowproof_common::classify::{FIRST_RULE_SLOT, UNSCOPED_SLOT};
+use flowproof_common::layout::{DECIDE_HEADER, DECIDE_ORDERS, Order};
 use flowproof_common::protocol::{UDP, udp_service_answers};
+use flowproof_common::record::Counter;
 use flowproof_common::state::Outcome;
 use flowproof_common::ticks::Ticks;
 
 use crate::PASS;
 use crate::event::Cause;
 use crate::flow;
-use crate::maps::{SCRATCH, SLOT_FLOWS, Scratch};
+use crate::maps::{SCRATCH, SLOT_FLOWS, Scratch, count};
 
-/// Takes up to [`DECIDE_KEYS`] flow keys in place of a packet.
+/// Takes up to [`DECIDE_ORDERS`] orders in place of a packet.
 #[classifier]
 pub(crate) fn fp_decide(ctx: TcContext) -> i32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(1) else {
@@ -29,28 +29,55 @@ pub(crate) fn fp_decide(ctx: TcContext) -> i32 {
     // SAFETY: the helper has no precondition.
     let now = Ticks::from_nanos(unsafe { bpf_ktime_get_ns() });
     let mut index = 0;
-    while index < DECIDE_KEYS {
-        // SAFETY: the buffer has the size of a key, and every bit pattern is a key.
+    while index < DECIDE_ORDERS {
+        // SAFETY: the buffer has the size of an order, and every bit pattern is one.
         let missing = unsafe {
             bpf_skb_load_bytes(
                 ctx.skb.skb.cast(),
-                DECIDE_HEADER + index * size_of::<FlowKey>() as u32,
-                (&raw mut scratch.key).cast(),
-                size_of::<FlowKey>() as u32,
+                DECIDE_HEADER + index * size_of::<Order>() as u32,
+                (&raw mut scratch.order).cast(),
+                size_of::<Order>() as u32,
             )
         };
         if missing != 0 {
             break;
         }
-        decide_one(scratch, now);
+        match scratch.order.action {
+            Order::NAME => name_one(scratch),
+            Order::GIVE_UP => give_up_one(scratch),
+            _ => decide_one(scratch, now),
+        }
         index += 1;
     }
     PASS
 }
 
+/// The daemon knows the flow's name, and with it the slot.
+#[inline(never)]
+fn name_one(scratch: &mut Scratch) {
+    let order = &scratch.order;
+    if let Some(found) = flow::find(&order.key) {
+        flow::release(&order.key, found, order.slot, true);
+    }
+}
+
+/// What the flow's name is read from was lost: it is neither expected nor unexpected, and the loss is counted.
+#[inline(never)]
+fn give_up_one(scratch: &mut Scratch) {
+    let order = &scratch.order;
+    if let Some(found) = flow::find(&order.key) {
+        // SAFETY: the record is in a map.
+        let held = unsafe { (*found.record).state.is_held() };
+        if held {
+            count(Counter::NameUnknown);
+            flow::release(&order.key, found, UNSCOPED_SLOT, true);
+        }
+    }
+}
+
 #[inline(never)]
 fn decide_one(scratch: &mut Scratch, now: Ticks) {
-    let key = &scratch.key;
+    let key = &scratch.order.key;
     let Some(found) = flow::find(key) else {
         return;
     };

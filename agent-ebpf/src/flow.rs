@@ -4,13 +4,13 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use flowproof_common::classify::{FIRST_RULE_SLOT, Verdict};
-use flowproof_common::key::FlowKey;
+use flowproof_common::key::{FlowKey, Side};
 use flowproof_common::record::{Counter, EventKind, FlowRecord};
 use flowproof_common::state::{Outcome, State};
 
 use crate::atomic;
 use crate::event::{self, Cause};
-use crate::maps::{SLOT_FLOWS, UNVERIFIED, VERIFIED, count};
+use crate::maps::{SLOT_FLOWS, SLOT_TRAFFIC, UNVERIFIED, VERIFIED, count};
 
 /// Tries of a compare-and-swap. Each failure means that another CPU succeeded, and a flow has a handful of
 /// state changes in its life.
@@ -132,6 +132,10 @@ pub(crate) fn settle(key: &FlowKey, found: Found, change: Change, cause: &Cause)
     // SAFETY: the record is in a map.
     let record = unsafe { &*found.record };
     if let Some(outcome) = after.decided_since(before) {
+        if after.is_held() {
+            event::send(EventKind::Decided, key, record, cause);
+            return;
+        }
         count_decided(record.slot, outcome);
         event::send(EventKind::Decided, key, record, cause);
         if !found.verified && matches!(outcome, Outcome::Answered) {
@@ -141,6 +145,69 @@ pub(crate) fn settle(key: &FlowKey, found: Found, change: Change, cause: &Cause)
         && !matches!(before.outcome(), Outcome::ClosedAfterAnswer)
     {
         event::send(EventKind::Ended, key, record, cause);
+    }
+}
+
+/// Counts a flow that was held for `slot`, with everything that went before, and lets it go on as any other; `by_name`
+/// if its name tells the slot and not the tables. A flow that is not held any more is moved to the slot.
+#[inline(never)]
+pub(crate) fn release(key: &FlowKey, found: Found, slot: u32, by_name: bool) {
+    // SAFETY: the record is in a map.
+    let record = unsafe { &mut *found.record };
+    let old = record.slot;
+    // Before the state says that packets count for it.
+    record.slot = slot;
+    let verdict = Verdict::of_slot(slot);
+    let change = move_state(found.record, |state| {
+        if by_name {
+            state.named(verdict)
+        } else {
+            state.released()
+        }
+    });
+    let (before, after) = (change.before(), change.after());
+    let kind = if before.is_held() {
+        count_all(record, slot);
+        EventKind::Named
+    } else if slot != old {
+        EventKind::Rejudged
+    } else {
+        return;
+    };
+    count_begun(slot);
+    event::send(kind, key, record, &Cause::default());
+    if let Some(outcome) = after.decided() {
+        count_decided(slot, outcome);
+        if before.is_held() {
+            event::send(EventKind::Decided, key, record, &Cause::default());
+        }
+        if !found.verified && matches!(outcome, Outcome::Answered) {
+            promote(key, record);
+        }
+    }
+}
+
+/// Puts all packets of a flow down to a slot. A packet that another CPU counts at this very moment may be counted twice
+/// or not at all for the slot; the flow's own counters are exact.
+#[inline(always)]
+fn count_all(record: &FlowRecord, slot: u32) {
+    let Some(traffic) = SLOT_TRAFFIC.get_ptr_mut(slot) else {
+        return;
+    };
+    // Where the packets of side A and of side B go.
+    let (a, b) = match record.state.initiator() {
+        Side::A => (0, 1),
+        Side::B => (1, 0),
+    };
+    // SAFETY: the pointer is into the map. Atomic, because a program in the traffic path may interrupt this one.
+    unsafe {
+        let packets = (&raw mut (*traffic).packets).cast::<u64>();
+        let bytes = (&raw mut (*traffic).bytes).cast::<u64>();
+        atomic::add(packets.add(a), record.packets[0]);
+        atomic::add(packets.add(b), record.packets[1]);
+        atomic::add(bytes.add(a), record.bytes[0]);
+        atomic::add(bytes.add(b), record.bytes[1]);
+        (*traffic).last_seen = bpf_ktime_get_ns();
     }
 }
 
@@ -174,6 +241,22 @@ fn remove(key: &FlowKey, verified: bool) -> bool {
     removed.is_ok()
 }
 
+/// Counts a flow that ended before its name was known, if the guess is that it is expected: a resolver said so. Whether
+/// it was unexpected nobody can tell.
+#[inline(always)]
+fn count_held(record: &FlowRecord) -> bool {
+    if record.slot < FIRST_RULE_SLOT {
+        count(Counter::NameUnknown);
+        return false;
+    }
+    count_all(record, record.slot);
+    count_begun(record.slot);
+    if let Some(outcome) = record.state.decided() {
+        count_decided(record.slot, outcome);
+    }
+    true
+}
+
 /// Ends a record: removes it, counts a flow that was never decided, and tells the daemon its last word.
 /// `last` is room for a copy, because a removed element may be given to another flow at once.
 #[inline(never)]
@@ -181,6 +264,10 @@ pub(crate) fn end(key: &FlowKey, found: Found, last: &mut FlowRecord) {
     // SAFETY: the record is in a map.
     *last = unsafe { *found.record };
     if remove(key, found.verified) {
+        if last.state.is_held() && !count_held(last) {
+            event::send(EventKind::Ended, key, last, &Cause::default());
+            return;
+        }
         if matches!(last.state.outcome(), Outcome::Pending) {
             count_decided(last.slot, Outcome::Pending);
         }

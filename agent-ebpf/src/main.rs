@@ -21,6 +21,7 @@ mod decide;
 mod drops;
 mod event;
 mod flow;
+mod hand_over;
 mod maps;
 mod skb;
 mod tables;

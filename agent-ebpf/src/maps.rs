@@ -7,7 +7,9 @@ use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use flowproof_common::classify::{PrefixKey, RuleKey};
 use flowproof_common::key::{FlowKey, FragmentKey, FragmentPorts};
+use flowproof_common::layout::Order;
 use flowproof_common::packet::Packet;
+use flowproof_common::payload::{PIECE, PayloadHead};
 use flowproof_common::record::{
     Counter, FlowRecord, INTERFACE_COUNTERS, InterfaceCounters, Settings, SlotFlows, SlotTraffic,
 };
@@ -73,6 +75,25 @@ pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Cou
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 
+/// Payloads that names are read from, on their way to the daemon; a ring of their own, so that they can't push out
+/// state changes.
+#[map]
+pub(crate) static PAYLOADS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
+
+/// A payload as it goes into that ring.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Piece {
+    /// What it is.
+    pub(crate) head: PayloadHead,
+    /// The bytes; only as many as the head says go into the ring.
+    pub(crate) bytes: [u8; PIECE as usize],
+}
+
+/// Where a payload is put together; only the programs in the traffic path do that.
+#[map]
+pub(crate) static PIECES: PerCpuArray<Piece> = PerCpuArray::with_max_entries(1, 0);
+
 /// Room for what would not fit onto the 512 bytes of stack that a program has.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -89,6 +110,8 @@ pub(crate) struct Scratch {
     pub(crate) cause: Cause,
     /// The frame at hand.
     pub(crate) sight: Sight,
+    /// What the daemon wants done.
+    pub(crate) order: Order,
 }
 
 /// One element for the programs in the traffic path, which run with softirqs off, one for `decide`, which

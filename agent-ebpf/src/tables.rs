@@ -7,31 +7,48 @@ use flowproof_common::classify::{
     PREFIX_GENERATION_BITS, PrefixKey, RuleKey, Tables, UNBOUND_CLASS,
 };
 
+use flowproof_common::record::Settings;
+
 use crate::maps::{PORT_CLASSES, PREFIXES, RULES};
 
 /// The tables of one matrix generation.
-pub(crate) struct Generation(pub(crate) u32);
+#[derive(Clone, Copy)]
+pub(crate) struct Generation {
+    number: u32,
+    flags: u32,
+}
+
+impl Generation {
+    /// The one in force.
+    #[inline(always)]
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self {
+            number: settings.generation,
+            flags: settings.flags,
+        }
+    }
+}
 
 impl Tables for Generation {
     #[inline(always)]
     fn address_class(&self, address: &Address) -> u32 {
         let key = Key::new(
             PREFIX_GENERATION_BITS + 128,
-            PrefixKey::new(self.0, address),
+            PrefixKey::new(self.number, address),
         );
         PREFIXES.get(&key).copied().unwrap_or(UNBOUND_CLASS)
     }
 
     #[inline(always)]
     fn port_class(&self, port: u16) -> u16 {
-        let index = (self.0 & 1) << 16 | u32::from(port);
+        let index = (self.number & 1) << 16 | u32::from(port);
         PORT_CLASSES.get(index).map_or(0, |class| *class as u16)
     }
 
     #[inline(always)]
     fn rule(&self, from: u32, to: u32, protocol: u8, port_class: u16) -> Option<u32> {
         let key = RuleKey {
-            generation: self.0,
+            generation: self.number,
             from,
             to,
             port_class,
@@ -41,5 +58,10 @@ impl Tables for Generation {
         // SAFETY: the value is one aligned word, which is read at once; the daemon never reuses an element
         // of a generation in force.
         unsafe { RULES.get(&key) }.copied()
+    }
+
+    #[inline(always)]
+    fn has_names(&self) -> bool {
+        self.flags & Settings::HAS_NAMES != 0
     }
 }

@@ -6,9 +6,10 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use flowproof_common::classify::{Verdict, judge, slot_of};
+use flowproof_common::classify::{FIRST_RULE_SLOT, Verdict, judge, slot_of};
 use flowproof_common::key::{FlowKey, FragmentKey, FragmentPorts, Side};
 use flowproof_common::packet::{Fragment, Packet};
+use flowproof_common::payload::{Wanted, wanted};
 use flowproof_common::parse::{self, Outcome};
 use flowproof_common::protocol::is_link_upkeep;
 use flowproof_common::record::{
@@ -24,7 +25,7 @@ use crate::maps::{
 };
 use crate::skb::Frame;
 use crate::tables::Generation;
-use crate::{PASS, atomic};
+use crate::{PASS, atomic, hand_over};
 
 /// Ingress of a device with Ethernet headers.
 #[classifier]
@@ -120,11 +121,14 @@ fn watch<const ETHERNET: bool>(ctx: &TcContext, egress: bool) -> i32 {
         unsafe { bpf_ktime_get_coarse_ns() },
         point(interface, egress),
     );
-    if scratch.packet.is_icmp_error() && blame(ctx, scratch) {
+    if scratch.packet.is_icmp_error() && read_quoted(ctx, scratch) && blame(scratch) {
         return PASS;
     }
     if let Some(settings) = SETTINGS.get(0) {
-        account(scratch, settings);
+        let wanted = account(scratch, settings);
+        if !matches!(wanted, Wanted::Nothing) {
+            hand_over::payload(ctx, scratch, wanted);
+        }
     }
     PASS
 }
@@ -172,12 +176,15 @@ fn join_fragment(packet: &mut Packet) -> bool {
     }
 }
 
+/// Reads the packet that an ICMP error quotes. On its own because of the stack that parsing takes.
+#[inline(never)]
+fn read_quoted(ctx: &TcContext, scratch: &mut Scratch) -> bool {
+    parse::quoted(&Frame(ctx), &scratch.packet, &mut scratch.quoted)
+}
+
 /// Applies an ICMP error to the flow that it is about. False if that flow is not known.
 #[inline(never)]
-fn blame(ctx: &TcContext, scratch: &mut Scratch) -> bool {
-    if !parse::quoted(&Frame(ctx), &scratch.packet, &mut scratch.quoted) {
-        return false;
-    }
+fn blame(scratch: &mut Scratch) -> bool {
     let (key, sender) = FlowKey::of(&scratch.quoted);
     scratch.key = key;
     let Some(found) = flow::find(&scratch.key) else {
@@ -198,9 +205,9 @@ fn blame(ctx: &TcContext, scratch: &mut Scratch) -> bool {
     true
 }
 
-/// Counts a packet for its flow, which begins if it is not known.
+/// Counts a packet for its flow, which begins if it is not known, and says whether its payload is wanted.
 #[inline(always)]
-pub(crate) fn account(scratch: &mut Scratch, settings: &Settings) {
+pub(crate) fn account(scratch: &mut Scratch, settings: &Settings) -> Wanted {
     let (key, sender) = FlowKey::of(&scratch.packet);
     scratch.key = key;
     if let Some(found) = flow::find(&scratch.key) {
@@ -211,25 +218,31 @@ pub(crate) fn account(scratch: &mut Scratch, settings: &Settings) {
             scratch.sight.point,
             Ticks::from_nanos(scratch.sight.now),
         ) {
-            return;
+            return Wanted::Nothing;
         }
         if !record.state.is_restarted_by(&scratch.packet) {
-            pass(scratch, found, sender, settings.generation);
-            return;
+            return pass(scratch, found, sender, settings);
         }
         flow::end(&scratch.key, found, &mut scratch.record);
     }
     begin(scratch, sender, settings);
+    wanted(
+        settings.flags,
+        &scratch.packet,
+        scratch.record.state,
+        sender,
+        &scratch.record.packets,
+    )
 }
 
 /// A packet of a known flow: the hot path.
 #[inline(always)]
-fn pass(scratch: &mut Scratch, found: Found, sender: Side, generation: u32) {
+fn pass(scratch: &mut Scratch, found: Found, sender: Side, settings: &Settings) -> Wanted {
     let record = found.record;
     // SAFETY: the record is in a map.
     let state = unsafe { (*record).state };
-    if !state.is_of_generation(generation) {
-        rejudge(&scratch.key, record, generation);
+    if !state.is_of_generation(settings.generation) {
+        rejudge(scratch, found, settings);
     }
     let sight = &scratch.sight;
     let now = Ticks::from_nanos(sight.now);
@@ -245,36 +258,63 @@ fn pass(scratch: &mut Scratch, found: Found, sender: Side, generation: u32) {
             (*record).last_seen[1] = now;
         }
     }
-    // SAFETY: as above.
-    count_traffic(
-        unsafe { (*record).slot },
-        sender == state.initiator(),
-        sight,
-    );
+    // A held flow's packets are counted when it is released.
+    if !state.is_held() {
+        // SAFETY: as above.
+        count_traffic(
+            unsafe { (*record).slot },
+            sender == state.initiator(),
+            sight,
+        );
+    }
     let packet = &scratch.packet;
     let change = flow::move_state(record, |state| state.after(packet, sender));
+    // Before the flow is settled, which may move it to the other table. Plain reads of counters that other CPUs may
+    // be raising: a payload more or less.
+    // SAFETY: as above.
+    let packets = unsafe { (*record).packets };
+    let wanted = wanted(settings.flags, packet, change.after(), sender, &packets);
     if change.happened() {
         scratch.cause = Cause::default();
         flow::settle(&scratch.key, found, change, &scratch.cause);
     }
+    wanted
 }
 
 /// The matrix changed since the flow was judged: its counters go to the new slot from here on.
 #[inline(never)]
-fn rejudge(key: &FlowKey, record: *mut FlowRecord, generation: u32) {
+fn rejudge(scratch: &mut Scratch, found: Found, settings: &Settings) {
+    let (key, record, generation) = (&scratch.key, found.record, settings.generation);
     // SAFETY: the record is in a map.
     let flow = unsafe { &mut *record };
     let initiator = flow.state.initiator();
-    let slot = slot_of(&Generation(generation), key, initiator);
+    let named = flow.state.is_named();
+    let cover = slot_of(&Generation::of(settings), key, initiator);
+    let slot = if named { flow.slot } else { cover.slot() };
+    let verdict = Verdict::of_slot(slot);
+    // A flow that no requirement covers any more may be one that a name allows.
+    let hold = cover.depends_on_name() && (flow.state.is_held() || slot < FIRST_RULE_SLOT);
     let change = flow::move_state(record, |state| {
         if state.is_of_generation(generation) {
             state
+        } else if hold && !named {
+            state.rejudged(verdict, generation).held(verdict)
         } else {
-            state.rejudged(Verdict::of_slot(slot), generation)
+            state.rejudged(verdict, generation)
         }
     });
     // Only the CPU that changed the word moves the slot.
-    if change.happened() && slot != flow.slot {
+    if !change.happened() {
+        return;
+    }
+    if named {
+        // Only the daemon knows by which name, and what that means to the new matrix.
+    } else if change.after().is_held() {
+        flow.slot = slot;
+        if !hold {
+            flow::release(key, found, slot, false);
+        }
+    } else if slot != flow.slot {
         flow.slot = slot;
         flow::count_begun(slot);
         if let Some(outcome) = change.after().decided() {
@@ -287,7 +327,7 @@ fn rejudge(key: &FlowKey, record: *mut FlowRecord, generation: u32) {
 /// The first packet of a flow.
 #[inline(never)]
 fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
-    let tables = Generation(settings.generation);
+    let tables = Generation::of(settings);
     let attached_lately = scratch.sight.now.saturating_sub(settings.attached_at) < ATTACH_GRACE;
     let judgement = judge(
         &tables,
@@ -321,20 +361,23 @@ fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
                 // SAFETY: the record is in a map.
                 let owns = unsafe { &mut *found.record }.owns(sender, scratch.sight.point, now);
                 if owns {
-                    pass(scratch, found, sender, settings.generation);
+                    pass(scratch, found, sender, settings);
                 }
             }
             return;
         }
-        // Counted for its slot all the same, so that the requirement's numbers stay exact.
+        // Counted for its slot all the same, so that the requirement's numbers stay exact; a flow that waits for
+        // its name has none yet, and is lost.
         Err(_) => count(Counter::FlowTableFull),
     }
-    count_traffic(
-        judgement.slot,
-        sender == judgement.initiator,
-        &scratch.sight,
-    );
-    flow::count_begun(judgement.slot);
+    if !judgement.held {
+        count_traffic(
+            judgement.slot,
+            sender == judgement.initiator,
+            &scratch.sight,
+        );
+        flow::count_begun(judgement.slot);
+    }
     scratch.cause = Cause::default();
     event::send(
         EventKind::Begun,
@@ -343,7 +386,9 @@ fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
         &scratch.cause,
     );
     if let Some(outcome) = state.decided_since(fresh) {
-        flow::count_decided(judgement.slot, outcome);
+        if !judgement.held {
+            flow::count_decided(judgement.slot, outcome);
+        }
         event::send(
             EventKind::Decided,
             &scratch.key,

@@ -18,7 +18,11 @@ fn loopback(test: &str, filter: Option<&str>) -> Option<Box<dyn Capture>> {
         buffer_size: 1 << 20,
         promiscuous: false,
     };
-    let mut capture = match open(options, Limits::default()) {
+    let mut capture = match open(
+        options,
+        Limits::default(),
+        flowproof::names::Settings::default(),
+    ) {
         Err(error @ CaptureError::Permission { .. }) => {
             flowproof_tests::skip::skip(test, &error.to_string());
             return None;

@@ -31,6 +31,7 @@ fn new(initiator: Side, joined_midway: bool, generation: u32) -> State {
         initiator,
         joined_midway,
         to_group: false,
+        held: false,
     };
     State::new(&judgement, generation)
 }

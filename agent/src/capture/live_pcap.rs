@@ -20,6 +20,7 @@ use super::user_space::{Captured, UserSpace};
 use super::{Backend, Capture, CaptureError, Interface, Progress, Snapshot, clock};
 use crate::flow::{Limits, Span};
 use crate::matrix::installed::Installed;
+use crate::names::{self, Namer};
 
 /// How the kernel is asked for packets.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,7 +70,11 @@ pub struct LivePcap {
 ///
 /// # Errors
 /// [`CaptureError::Permission`] without `CAP_NET_RAW`; [`CaptureError::Failed`] if the filter is no valid expression.
-pub fn open(options: Options, limits: Limits) -> Result<LivePcap, CaptureError> {
+pub fn open(
+    options: Options,
+    limits: Limits,
+    names: names::Settings,
+) -> Result<LivePcap, CaptureError> {
     match socket(
         AddressFamily::Packet,
         SockType::Raw,
@@ -93,7 +98,7 @@ pub fn open(options: Options, limits: Limits) -> Result<LivePcap, CaptureError> 
     }
     Ok(LivePcap {
         options,
-        judge: UserSpace::new(limits),
+        judge: UserSpace::new(limits, names),
         handles: HashMap::new(),
         failed: HashMap::new(),
         kernel_dropped: 0,
@@ -292,7 +297,7 @@ impl Capture for LivePcap {
     }
 
     fn install(&mut self, matrix: &Arc<Installed>) -> Result<(), CaptureError> {
-        self.judge.install(matrix);
+        self.judge.install(matrix, clock::monotonic());
         Ok(())
     }
 
@@ -333,6 +338,14 @@ impl Capture for LivePcap {
         Ok(())
     }
 
+    fn namer(&self) -> &Namer {
+        self.judge.namer()
+    }
+
+    fn namer_mut(&mut self) -> &mut Namer {
+        self.judge.namer_mut()
+    }
+
     fn epoch_offset(&self) -> i128 {
         clock::epoch_offset()
     }
@@ -350,7 +363,7 @@ mod tests {
             buffer_size: 1 << 20,
             promiscuous: false,
         };
-        match open(options, Limits::default()) {
+        match open(options, Limits::default(), names::Settings::default()) {
             Err(CaptureError::Failed { action, reason }) => {
                 assert!(action.contains("`tcp prot 80`"), "{action}");
                 assert!(reason.contains("syntax error"), "{reason}");

@@ -24,6 +24,7 @@ use flowproof_common::key::FlowKey;
 use flowproof_common::record::{Event, FlowRecord, InterfaceCounters, SlotFlows, SlotTraffic};
 
 use crate::matrix::installed::Installed;
+use crate::names::Namer;
 
 /// Which back end is at work; its name is a metric label.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +115,12 @@ pub trait Capture: Send {
         self.each_flow(&mut |key, record| flows.push((*key, *record)))?;
         Ok(flows)
     }
+
+    /// What is known of names, and the matrix in force with what they added to it.
+    fn namer(&self) -> &Namer;
+
+    /// The same, to tell it what others learned; what follows from that is done with the next poll.
+    fn namer_mut(&mut self) -> &mut Namer;
 
     /// The running kernel's name of a drop reason in an [`Event`], if the back end sees drops.
     fn drop_reason(&self, _number: u32) -> Option<&str> {

@@ -6,6 +6,7 @@ use super::{Capture, CaptureError};
 use crate::config::{Attach, BackendChoice, CaptureConfig, OnExit, PcapOptions};
 use crate::flow::Limits;
 use crate::matrix::installed::{Installed, SlotDirectory};
+use crate::names;
 
 /// A back end, attached nowhere.
 pub struct Opened {
@@ -17,15 +18,20 @@ pub struct Opened {
     pub why: String,
 }
 
-/// Opens the back end that the configuration asks for. `matrix` sizes its tables.
+/// Opens the back end that the configuration asks for. `matrix` sizes its tables, `names` says what names are learned
+/// from.
 ///
 /// # Errors
 /// The back end can't be opened; with `auto`, neither can.
-pub fn open(config: &CaptureConfig, matrix: &Installed) -> Result<Opened, CaptureError> {
+pub fn open(
+    config: &CaptureConfig,
+    names: &names::Settings,
+    matrix: &Installed,
+) -> Result<Opened, CaptureError> {
     choose(
         config,
-        || open_ebpf(config, matrix),
-        || open_pcap(&config.pcap),
+        || open_ebpf(config, *names, matrix),
+        || open_pcap(&config.pcap, *names),
     )
 }
 
@@ -57,7 +63,11 @@ fn choose(
     }
 }
 
-fn open_ebpf(config: &CaptureConfig, matrix: &Installed) -> Result<Opened, CaptureError> {
+fn open_ebpf(
+    config: &CaptureConfig,
+    names: names::Settings,
+    matrix: &Installed,
+) -> Result<Opened, CaptureError> {
     let options = ebpf::EbpfOptions {
         attach: match config.ebpf.attach {
             Attach::Auto => AttachMode::Auto,
@@ -72,7 +82,7 @@ fn open_ebpf(config: &CaptureConfig, matrix: &Installed) -> Result<Opened, Captu
             OnExit::Keep => ebpf::OnExit::Keep,
         },
     };
-    let capture = ebpf::open(options, matrix)?;
+    let capture = ebpf::open(options, names, matrix)?;
     let directory = capture.directory().clone();
     let why = match (directory.is_empty(), capture.is_pinned()) {
         (false, _) => "programs and counts of an earlier daemon were adopted",
@@ -86,7 +96,7 @@ fn open_ebpf(config: &CaptureConfig, matrix: &Installed) -> Result<Opened, Captu
     })
 }
 
-fn open_pcap(options: &PcapOptions) -> Result<Opened, CaptureError> {
+fn open_pcap(options: &PcapOptions, names: names::Settings) -> Result<Opened, CaptureError> {
     let limits = Limits {
         verified: options.flows.verified,
         unverified: options.flows.unverified,
@@ -99,7 +109,7 @@ fn open_pcap(options: &PcapOptions) -> Result<Opened, CaptureError> {
         promiscuous: options.promiscuous,
     };
     Ok(Opened {
-        capture: Box::new(live_pcap::open(options, limits)?),
+        capture: Box::new(live_pcap::open(options, limits, names)?),
         directory: SlotDirectory::default(),
         why: "as asked for".to_owned(),
     })

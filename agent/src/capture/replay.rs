@@ -17,6 +17,7 @@ use super::user_space::{Captured, UserSpace};
 use super::{Backend, Capture, CaptureError, Interface, Progress, Snapshot};
 use crate::flow::{FlowTable, Limits, Span};
 use crate::matrix::installed::Installed;
+use crate::names::{self, Namer};
 
 /// Frames judged in one go, so that a caller can look after other things in between.
 const BATCH: usize = 4096;
@@ -60,9 +61,9 @@ pub struct Replay {
 impl Replay {
     /// Will judge `files`.
     #[must_use]
-    pub fn new(files: Vec<CaptureFile>, limits: Limits) -> Self {
+    pub fn new(files: Vec<CaptureFile>, limits: Limits, names: names::Settings) -> Self {
         Self {
-            judge: UserSpace::new(limits),
+            judge: UserSpace::new(limits, names),
             sources: files
                 .into_iter()
                 .map(|file| Source {
@@ -83,7 +84,7 @@ impl Replay {
 
     /// Judges by `matrix` from the next packet on.
     pub fn judge_by(&mut self, matrix: &Arc<Installed>) {
-        self.judge.install(matrix);
+        self.judge.install(matrix, self.last);
     }
 
     /// Judges some frames. `sink` gets every state change with the flow's exact times.
@@ -97,6 +98,7 @@ impl Replay {
         for _ in 0..BATCH {
             let Some(Reverse((_, index))) = self.next.pop() else {
                 self.judge.advance_time(self.last, sink);
+                self.judge.finish(sink);
                 return Progress::End;
             };
             self.judge_frame(index, sink);
@@ -272,6 +274,14 @@ impl Capture for Replay {
     ) -> Result<(), CaptureError> {
         self.judge.each_flow(each);
         Ok(())
+    }
+
+    fn namer(&self) -> &Namer {
+        self.judge.namer()
+    }
+
+    fn namer_mut(&mut self) -> &mut Namer {
+        self.judge.namer_mut()
     }
 
     /// The times of capture files are those of the Unix epoch.

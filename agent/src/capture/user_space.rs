@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use flowproof_common::address::Address;
-use flowproof_common::classify::{Tables, UNBOUND_CLASS};
 use flowproof_common::key::FlowKey;
 use flowproof_common::packet::Packet;
 use flowproof_common::parse::Outcome;
+use flowproof_common::payload::{DNS_PORT, Wanted, segment};
 use flowproof_common::record::{Event, FlowRecord, InterfaceCounters, point};
 
 use super::decode::{self, LinkType};
 use super::{SlotTotals, Snapshot, TableFill};
 use crate::flow::{FlowTable, Limits, Sight, Span, Treatment};
 use crate::matrix::installed::Installed;
+use crate::names::{self, Namer, Payload, Ruling};
 
 /// A captured frame.
 #[derive(Clone, Copy, Debug)]
@@ -36,45 +36,64 @@ pub struct Captured<'a> {
 /// Flow table, matrix and counters.
 pub struct UserSpace {
     table: FlowTable,
-    matrix: Option<Arc<Installed>>,
+    namer: Namer,
     generation: u32,
     interfaces: Vec<(String, InterfaceCounters)>,
 }
 
-/// Judges when there is no matrix: nobody has a role.
-struct NoMatrix;
+/// State changes that the namer is to hear of once the table is done with them.
+#[derive(Default)]
+struct Changes(Vec<Event>);
 
-impl Tables for NoMatrix {
-    fn address_class(&self, _: &Address) -> u32 {
-        UNBOUND_CLASS
+impl Changes {
+    /// Only what is about a name costs anything.
+    #[inline]
+    fn note(&mut self, event: &Event) {
+        if event.record.state.is_held()
+            || event.record.state.is_named()
+            || event.key.service(event.record.state.initiator().other()) == DNS_PORT
+        {
+            self.0.push(*event);
+        }
     }
 
-    fn port_class(&self, _: u16) -> u16 {
-        0
-    }
-
-    fn rule(&self, _: u32, _: u32, _: u8, _: u16) -> Option<u32> {
-        None
+    #[inline]
+    fn tell(self, namer: &mut Namer) {
+        for event in &self.0 {
+            namer.on_event(event);
+        }
     }
 }
 
 impl UserSpace {
     /// Without a matrix: every flow is unscoped.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, names: names::Settings) -> Self {
         Self {
             table: FlowTable::new(limits),
-            matrix: None,
+            namer: Namer::new(names),
             generation: 0,
             interfaces: Vec::new(),
         }
     }
 
-    /// Judges by `matrix` from the next packet on.
-    pub fn install(&mut self, matrix: &Arc<Installed>) {
+    /// Judges by `matrix` from the next packet on; `now` is the time of the capture's clock, 0 if it has not begun.
+    pub fn install(&mut self, matrix: &Arc<Installed>, now: u64) {
         self.generation = self.generation.wrapping_add(1);
         self.table.begin_generation(self.generation);
-        self.matrix = Some(Arc::clone(matrix));
+        self.namer.install(matrix, now);
+        self.table.want(self.namer.probe_flags());
+    }
+
+    /// What is known of names.
+    #[must_use]
+    pub const fn namer(&self) -> &Namer {
+        &self.namer
+    }
+
+    /// See [`super::Capture::namer_mut`].
+    pub const fn namer_mut(&mut self) -> &mut Namer {
+        &mut self.namer
     }
 
     /// The index of the counters of the interface with this name, which keep their values when it comes back.
@@ -96,7 +115,7 @@ impl UserSpace {
 
     /// Judges a frame; flows whose time came before it are decided first.
     pub fn on_frame(&mut self, captured: &Captured<'_>, sink: &mut impl FnMut(&Event, Span)) {
-        self.table.advance_time(captured.time, sink);
+        self.advance_time(captured.time, sink);
         let counters = &mut self.interfaces[captured.interface].1;
         counters.packets += 1;
         counters.bytes += u64::from(captured.wire_length);
@@ -126,18 +145,85 @@ impl UserSpace {
             point: point(number, egress),
             time: captured.time,
         };
-        let treatment = match &self.matrix {
-            Some(matrix) => self.table.on_packet(matrix.as_ref(), &sight, sink),
-            None => self.table.on_packet(&NoMatrix, &sight, sink),
+        let mut changes = Changes::default();
+        let treatment = self
+            .table
+            .on_packet(&self.namer.tables(), &sight, &mut |event, span| {
+                changes.note(event);
+                sink(event, span);
+            });
+        changes.tell(&mut self.namer);
+        match treatment {
+            Treatment::LinkUpkeep => self.interfaces[captured.interface].1.link_upkeep += 1,
+            Treatment::Counted(Wanted::Nothing)
+            | Treatment::Duplicate
+            | Treatment::AboutAnother
+            | Treatment::Orphan => {}
+            Treatment::Counted(wanted) => self.hand_over(captured, &packet, wanted),
+        }
+        self.carry_out(sink);
+    }
+
+    /// Gives the namer a payload that it wants.
+    fn hand_over(&mut self, captured: &Captured<'_>, packet: &Packet, wanted: Wanted) {
+        let Some(found) = segment(&captured.data, packet, captured.wire_length) else {
+            return;
         };
-        if treatment == Treatment::LinkUpkeep {
-            self.interfaces[captured.interface].1.link_upkeep += 1;
+        let (key, sender) = FlowKey::of(packet);
+        let end = found.offset.saturating_add(found.length) as usize;
+        let bytes = captured
+            .data
+            .get(found.offset as usize..end.min(captured.data.len()))
+            .unwrap_or(&[]);
+        if captured.data.len() < end {
+            self.namer.on_cut();
+        }
+        self.namer.on_payload(&Payload {
+            key,
+            sender,
+            wanted,
+            time: captured.time,
+            sequence: found.sequence,
+            offset: 0,
+            total: found.length,
+            bytes,
+        });
+    }
+
+    /// Does what the namer has decided.
+    fn carry_out(&mut self, sink: &mut impl FnMut(&Event, Span)) {
+        while self.namer.has_rulings() {
+            let mut changes = Changes::default();
+            for (key, ruling) in self.namer.take().flows {
+                let sink = &mut |event: &Event, span: Span| {
+                    changes.note(event);
+                    sink(event, span);
+                };
+                match ruling {
+                    Ruling::Slot(slot) => self.table.name(&key, slot, sink),
+                    Ruling::GiveUp => self.table.give_up(&key, sink),
+                }
+            }
+            changes.tell(&mut self.namer);
         }
     }
 
     /// Decides flows whose time has come by `now`.
     pub fn advance_time(&mut self, now: u64, sink: &mut impl FnMut(&Event, Span)) {
-        self.table.advance_time(now, sink);
+        let mut changes = Changes::default();
+        self.table.advance_time(now, &mut |event, span| {
+            changes.note(event);
+            sink(event, span);
+        });
+        changes.tell(&mut self.namer);
+        self.namer.advance_time(now);
+        self.carry_out(sink);
+    }
+
+    /// Rules on flows that wait for their name: nothing more will come.
+    pub fn finish(&mut self, sink: &mut impl FnMut(&Event, Span)) {
+        self.namer.finish();
+        self.carry_out(sink);
     }
 
     /// The flow table.
@@ -173,7 +259,9 @@ impl UserSpace {
             ("flow_table", self.table.evictions()),
             ("fragment", self.table.orphans()),
             ("promotion", self.table.promotions_failed()),
+            ("name", self.table.names_unknown()),
         ];
+        stages.extend(self.namer.losses());
         stages.extend_from_slice(lost);
         let fill = |table, (entries, capacity): (usize, u32), evictions| TableFill {
             table,

@@ -7,6 +7,7 @@ mod seen;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flowproof_common::classify::Verdict;
 use flowproof_common::protocol;
@@ -53,10 +54,10 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let asked = parse(&arguments.flow).map_err(|error| Error::Usage(error.to_string()))?;
     let files = open_all(&arguments.look.capture)?;
-    let Some(judged) = Judged::read(&arguments.matrix, Some(&arguments.site))? else {
+    let Some(mut judged) = Judged::read(&arguments.matrix, Some(&arguments.site))? else {
         return Ok(Outcome::FallsShort);
     };
-    let compiled = &judged.installed().compiled;
+    let compiled = Arc::clone(&judged.installed().compiled);
     let explanation = judged.explainer().explain(&asked);
     let mut requirements: Vec<String> = explanation
         .requirements
@@ -72,13 +73,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     } else if files.is_empty() {
         None
     } else {
-        let (seen, incomplete) = Seen::in_files(files, &judged, &asked, &requirements)
+        let (seen, incomplete) = Seen::in_files(files, &mut judged, &asked, &requirements)
             .map_err(|error| Error::Usage(error.to_string()))?;
         complaints = incomplete;
         Some(seen)
     };
     let page = Page {
-        compiled,
+        compiled: &compiled,
         site: &arguments.site,
         asked: &asked,
         explanation: &explanation,

@@ -14,9 +14,10 @@ use serde::Serialize;
 use super::{Error, Format, Outcome, print};
 use crate::capture::file::{CaptureFile, open_all};
 use crate::capture::replay::Replay;
-use crate::capture::{CaptureError, Progress, Snapshot};
-use crate::export::flow_line::FlowLine;
+use crate::capture::{Capture as _, CaptureError, Progress, Snapshot};
+use crate::export::flow_line::{FlowLine, verdict_name};
 use crate::flow::{Limits, Span};
+use crate::names;
 use crate::verdict::requirement::State;
 use flowproof_common::classify::Verdict;
 
@@ -105,7 +106,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
         ));
     }
     let files = open_all(&files)?;
-    let Some(judged) = Judged::read(&matrix, arguments.site.as_ref())? else {
+    let Some(mut judged) = Judged::read(&matrix, arguments.site.as_ref())? else {
         return Ok(Outcome::FallsShort);
     };
     let Replayed {
@@ -114,7 +115,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
         lossy,
         span,
         complaints,
-    } = replay(files, &judged);
+    } = replay(files, &mut judged);
     let rows = judged.rows(&flows, lossy);
     let states: Vec<State> = rows.iter().map(|row| row.finding.state).collect();
     let found = Found {
@@ -150,14 +151,15 @@ pub(super) struct Replayed {
 }
 
 /// Judges the files as far as they can be read.
-pub(super) fn replay(files: Vec<CaptureFile>, judged: &Judged) -> Replayed {
-    let mut replay = Replay::new(files, Limits::default());
+pub(super) fn replay(files: Vec<CaptureFile>, judged: &mut Judged) -> Replayed {
+    let mut replay = Replay::new(files, Limits::default(), names::Settings::default());
     replay.judge_by(judged.installed());
     let mut gatherer = Gatherer::default();
     while replay.step(&mut |event, span| gatherer.on_event(event, span)) == Progress::Live {}
     let totals = replay.totals();
+    judged.follow(replay.namer().matrix());
     Replayed {
-        flows: gatherer.finish(replay.table()),
+        flows: gatherer.finish(replay.table(), replay.namer()),
         lossy: is_lossy(&totals),
         totals,
         span: replay.span(),
@@ -172,7 +174,7 @@ impl Found {
             FailOn::Unexpected => self
                 .flows
                 .iter()
-                .any(|flow| flow.record.state.verdict() == Verdict::Unexpected),
+                .any(|flow| verdict_name(flow.record.state) == Verdict::Unexpected.name()),
             FailOn::Blocked => self.rows.iter().any(in_state(State::Blocked)),
             FailOn::Silent => self
                 .rows

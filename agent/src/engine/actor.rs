@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flowproof_common::address::Address;
-use flowproof_common::classify::{CLASS_INDEX, Tables, UNEXPECTED_SLOT, Verdict};
+use flowproof_common::classify::{CLASS_INDEX, UNEXPECTED_SLOT, Verdict};
 use flowproof_common::record::{Event, EventKind};
 use tokio::sync::{mpsc as queue, oneshot};
 
@@ -20,9 +20,12 @@ use super::told::Told;
 use super::unexpected::{Sighting, Unexpected, UnexpectedEntry, UnexpectedService};
 use crate::capture::{Backend, Capture, CaptureError, Interface, Progress, SlotTotals, Snapshot};
 use crate::config::OnExit;
+use crate::export::flow_line::KnownNames;
 use crate::matrix::compiled::{BoundRole, Compiled};
 use crate::matrix::installed::{Installed, MemberId};
 use crate::matrix::{RoleRef, ServiceKey};
+use crate::names::Namer;
+use crate::names::answer::Answer;
 
 /// How long one poll waits: what a command waits at most, and what an idle daemon's wake-ups are paid for.
 const POLL: Duration = Duration::from_millis(25);
@@ -134,6 +137,7 @@ enum Command {
     Install(Arc<Installed>, oneshot::Sender<Result<(), CaptureError>>),
     Watch(Vec<Interface>),
     View(oneshot::Sender<View>),
+    Learn(Box<Answer>),
     Flows(Query, oneshot::Sender<Result<Flows, CommandError>>),
     Stop(OnExit, oneshot::Sender<()>),
 }
@@ -177,11 +181,14 @@ impl Engine {
         } = start;
         capture.install(&matrix)?;
         let (commands, inbox) = mpsc::channel();
-        let labels = labels(&matrix.compiled);
+        let mut labels = Vec::new();
+        let matrix = Arc::clone(capture.namer().matrix());
+        grow_labels(&mut labels, &matrix);
         let mut actor = Actor {
             capture,
             matrix,
             labels,
+            strangers: Vec::new(),
             attached: BTreeMap::new(),
             refused: BTreeMap::new(),
             unexpected: Unexpected::default(),
@@ -237,6 +244,12 @@ impl Engine {
         let _ = self.commands.send(Command::Watch(interfaces));
     }
 
+    /// Tells what the daemon's own resolver was told.
+    pub fn learn(&self, answer: Answer) {
+        // A thread that has ended learns nothing, and its health says so.
+        let _ = self.commands.send(Command::Learn(Box::new(answer)));
+    }
+
     /// What is known now.
     ///
     /// # Errors
@@ -271,6 +284,8 @@ struct Actor {
     attached: BTreeMap<u32, Interface>,
     refused: BTreeMap<String, String>,
     unexpected: Unexpected,
+    /// Unexpected flows of the poll at hand.
+    strangers: Vec<Event>,
     notes: Notes,
     told: Told,
     consumers: Vec<queue::Sender<Event>>,
@@ -323,12 +338,13 @@ impl Actor {
             Command::Install(matrix, done) => {
                 let result = self.capture.install(&matrix);
                 if result.is_ok() {
-                    self.labels = labels(&matrix.compiled);
-                    self.matrix = matrix;
+                    self.labels.clear();
+                    self.follow();
                 }
                 let _ = done.send(result);
             }
             Command::Watch(interfaces) => self.watch(&interfaces),
+            Command::Learn(answer) => self.capture.namer_mut().learn(None, &answer),
             Command::View(done) => {
                 let view = self.view();
                 let _ = done.send(view);
@@ -349,12 +365,13 @@ impl Actor {
                 i128::try_from(time.as_nanos()).unwrap_or(i128::MAX)
             });
         let now = u64::try_from(epoch - offset).unwrap_or(0);
-        let filter = Filter::new(query, &self.matrix, &self.labels)?;
+        let by_name = self.capture.namer().placed();
+        let filter = Filter::new(query, &self.matrix, &self.labels, by_name)?;
         let mut selection = Selection::new(filter, now);
         self.capture
             .each_flow(&mut |key, record| selection.offer(key, record))?;
         let (told, capture) = (&self.told, &self.capture);
-        let flows = selection.finish(Arc::clone(&self.matrix), offset, |key| {
+        let flows = selection.finish(Arc::clone(&self.matrix), offset, |key, record| {
             let notes = told.of(key).cloned().unwrap_or_default();
             let reason = (notes.drop_reason != 0).then(|| {
                 let number = notes.drop_reason;
@@ -362,7 +379,7 @@ impl Actor {
                     .drop_reason(number)
                     .map_or_else(|| format!("reason {number}"), str::to_owned)
             });
-            (notes, reason)
+            (notes, reason, KnownNames::of(capture.namer(), key, record))
         });
         Ok(flows)
     }
@@ -370,23 +387,33 @@ impl Actor {
     fn poll(&mut self, timeout: Duration) {
         let Self {
             capture,
-            matrix,
-            labels,
             unexpected,
             notes,
             told,
             consumers,
             queue_lost,
+            strangers,
             ..
         } = self;
         let mut sink = |event: &Event| {
-            // A flow that a reload judges anew counts as begun for what it is now.
-            let begun = [EventKind::Begun as u8, EventKind::Rejudged as u8];
-            if begun.contains(&event.kind) && event.record.state.verdict() == Verdict::Unexpected {
-                let (service, sighting) = unexpected_flow(matrix, labels, event);
-                unexpected.record(service, sighting);
+            // A flow that a reload judges anew counts as begun for what it is now, one that waited for its name for
+            // what that says.
+            let begun = [
+                EventKind::Begun as u8,
+                EventKind::Rejudged as u8,
+                EventKind::Named as u8,
+            ];
+            let state = event.record.state;
+            let counts = !state.is_held();
+            if counts && begun.contains(&event.kind) && state.verdict() == Verdict::Unexpected {
+                strangers.push(*event);
             }
-            states::note(notes, event);
+            let mut event = *event;
+            told.complete(&mut event);
+            let event = &event;
+            if counts {
+                states::note(notes, event);
+            }
             told.note(event);
             for consumer in &mut *consumers {
                 if consumer.try_send(*event).is_err() {
@@ -394,10 +421,26 @@ impl Actor {
                 }
             }
         };
-        match capture.poll(timeout, &mut sink) {
+        let polled = capture.poll(timeout, &mut sink);
+        // Only now is known what their addresses stand for.
+        for event in std::mem::take(strangers) {
+            let (service, sighting) = unexpected_flow(capture.namer(), &mut self.labels, &event);
+            unexpected.record(service, sighting);
+        }
+        self.follow();
+        match polled {
             Ok(Progress::Live) => {}
             Ok(Progress::End) => self.fail("its source has ended".to_owned()),
             Err(error) => self.fail(error.to_string()),
+        }
+    }
+
+    /// Takes up what names added to the matrix.
+    fn follow(&mut self) {
+        let matrix = self.capture.namer().matrix();
+        if !Arc::ptr_eq(matrix, &self.matrix) {
+            self.matrix = Arc::clone(matrix);
+            grow_labels(&mut self.labels, matrix);
         }
     }
 
@@ -537,12 +580,13 @@ impl Actor {
 }
 
 /// Label of each class of addresses: its roles, as `system/role`.
-fn labels(compiled: &Compiled) -> Vec<Arc<str>> {
-    compiled
-        .classes
-        .iter()
-        .map(|roles| Arc::from(label(compiled, roles)))
-        .collect()
+/// Adds the labels of classes that are new.
+fn grow_labels(labels: &mut Vec<Arc<str>>, matrix: &Installed) {
+    for class in labels.len()..matrix.class_count() {
+        let class = u32::try_from(class).unwrap_or(CLASS_INDEX);
+        let roles = matrix.roles_of_class(class);
+        labels.push(Arc::from(label(&matrix.compiled, roles)));
+    }
 }
 
 fn label(compiled: &Compiled, roles: &[BoundRole]) -> String {
@@ -575,15 +619,16 @@ fn role_name(compiled: &Compiled, role: BoundRole) -> String {
 }
 
 fn unexpected_flow(
-    matrix: &Installed,
-    labels: &[Arc<str>],
+    namer: &Namer,
+    labels: &mut Vec<Arc<str>>,
     event: &Event,
 ) -> (UnexpectedService, Sighting) {
+    grow_labels(labels, namer.matrix());
     let side = event.record.state.initiator();
     let (initiator, _) = event.key.end(side);
     let (responder, _) = event.key.end(side.other());
     let label = |address: &Address| {
-        let class = matrix.address_class(address) & CLASS_INDEX;
+        let class = namer.class_of(address) & CLASS_INDEX;
         labels
             .get(class as usize)
             .cloned()
@@ -687,6 +732,7 @@ mod tests {
             initiator: Side::A,
             joined_midway: false,
             to_group: false,
+            held: false,
         };
         let state = State::new(&judgement, 1);
         Event {

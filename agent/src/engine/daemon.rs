@@ -20,6 +20,7 @@ use crate::capture::{CaptureError, Interface};
 use crate::config::{CaptureConfig, Config, Conflict};
 use crate::finding::{Findings, Severity};
 use crate::matrix::installed::{Installed, SlotDirectory};
+use crate::names;
 use crate::web::{self, BindError, Exposure, Listener};
 use crate::yaml::LoadError;
 
@@ -29,7 +30,7 @@ const END_LIMIT: Duration = Duration::from_millis(4_500);
 const ADDRESSES_SETTLE: Duration = Duration::from_secs(1);
 
 /// Opens the back end that a configuration asks for, with tables for a matrix.
-pub type Opener = fn(&CaptureConfig, &Installed) -> Result<Opened, CaptureError>;
+pub type Opener = fn(&CaptureConfig, &names::Settings, &Installed) -> Result<Opened, CaptureError>;
 
 /// Where the configuration comes from, at the start and at every reload.
 #[derive(Clone)]
@@ -309,7 +310,7 @@ fn start(
         capture,
         directory,
         why,
-    } = open(&config.capture, &fresh)?;
+    } = open(&config.capture, &names::Settings::default(), &fresh)?;
     let matrix = Arc::new(if directory.is_empty() {
         fresh
     } else {
@@ -439,7 +440,7 @@ impl Daemon {
 
     async fn try_reload(&mut self) -> Result<String, ReloadError> {
         let source = self.source.clone();
-        let directory = self.matrix.directory.clone();
+        let directory = self.matrix.directory.as_ref().clone();
         // A large matrix takes seconds, which the web server and the signals must not wait for.
         let read = move || -> Result<_, ReloadError> {
             let config = source.load()?;
@@ -497,7 +498,11 @@ mod tests {
     const MATRIX: &str = "system: app\ntitle: App\nroles: {web: {names: [192.0.2.1]}, db: {names: [192.0.2.2]}}\n\
         requirements: [{id: a, from: web, to: db, services: [tcp/5432]}]\n";
 
-    fn opened(_: &CaptureConfig, _: &Installed) -> Result<Opened, CaptureError> {
+    fn opened(
+        _: &CaptureConfig,
+        _: &names::Settings,
+        _: &Installed,
+    ) -> Result<Opened, CaptureError> {
         let (capture, _) = Fake::new();
         Ok(Opened {
             capture,
@@ -590,7 +595,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_interface_is_refused_before_anything_is_opened() {
-        fn never(_: &CaptureConfig, _: &Installed) -> Result<Opened, CaptureError> {
+        fn never(
+            _: &CaptureConfig,
+            _: &names::Settings,
+            _: &Installed,
+        ) -> Result<Opened, CaptureError> {
             panic!("opened")
         }
         let folder = tempfile::tempdir().unwrap();

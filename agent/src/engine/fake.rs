@@ -8,6 +8,7 @@ use flowproof_common::record::{Event, FlowRecord};
 
 use crate::capture::{Backend, Capture, CaptureError, Interface, Progress, Snapshot};
 use crate::matrix::installed::Installed;
+use crate::names::{self, Namer};
 
 /// What a test tells the back end, and what it did.
 #[derive(Debug, Default)]
@@ -33,13 +34,19 @@ pub(crate) struct Script {
 }
 
 /// The back end; the test keeps the script.
-pub(crate) struct Fake(pub(crate) Arc<Mutex<Script>>);
+pub(crate) struct Fake(pub(crate) Arc<Mutex<Script>>, Namer);
 
 impl Fake {
     /// A back end and its script.
     pub(crate) fn new() -> (Box<Self>, Arc<Mutex<Script>>) {
         let script = Arc::new(Mutex::new(Script::default()));
-        (Box::new(Self(Arc::clone(&script))), script)
+        (
+            Box::new(Self(
+                Arc::clone(&script),
+                Namer::new(names::Settings::default()),
+            )),
+            script,
+        )
     }
 }
 
@@ -71,7 +78,7 @@ impl Capture for Fake {
         script.attached.retain(|name| *name != interface.name);
     }
 
-    fn install(&mut self, _: &Arc<Installed>) -> Result<(), CaptureError> {
+    fn install(&mut self, matrix: &Arc<Installed>) -> Result<(), CaptureError> {
         let mut script = self.0.lock().unwrap();
         if script.refuse_matrix {
             return Err(CaptureError::TooLarge {
@@ -81,6 +88,7 @@ impl Capture for Fake {
             });
         }
         script.installed += 1;
+        self.1.install(matrix, 0);
         Ok(())
     }
 
@@ -118,6 +126,14 @@ impl Capture for Fake {
             each(key, record);
         }
         Ok(())
+    }
+
+    fn namer(&self) -> &Namer {
+        &self.1
+    }
+
+    fn namer_mut(&mut self) -> &mut Namer {
+        &mut self.1
     }
 
     fn epoch_offset(&self) -> i128 {

@@ -2,20 +2,21 @@
 //! tables are read, so that the answer holds no more than its limit whatever the network sends. Nothing is put into
 //! words here, since the thread that reads the tables has packets to look after.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use flowproof_common::address::Address;
-use flowproof_common::classify::{CLASS_INDEX, Tables, Verdict};
+use flowproof_common::classify::{CLASS_INDEX, FIRST_RULE_SLOT, Tables, Verdict};
 use flowproof_common::key::FlowKey;
 use flowproof_common::protocol;
 use flowproof_common::record::FlowRecord;
-use flowproof_common::state::Outcome;
+use flowproof_common::state::{Outcome, State};
 use flowproof_common::ticks::{TICK_SHIFT, Ticks};
 use ipnet::IpNet;
 
+use crate::export::flow_line::{KnownNames, PENDING};
 use crate::flow::Span;
 use crate::flow::notes::Notes;
 use crate::matrix::Protocol;
@@ -36,11 +37,43 @@ pub enum EndQuery {
     Roles(String),
 }
 
+/// Which verdict is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerdictQuery {
+    /// This one.
+    Given(Verdict),
+    /// None yet: the flow waits for its name.
+    Pending,
+}
+
+impl VerdictQuery {
+    const ALL: [(&'static str, Self); 4] = [
+        (Verdict::Unscoped.name(), Self::Given(Verdict::Unscoped)),
+        (Verdict::Unexpected.name(), Self::Given(Verdict::Unexpected)),
+        (Verdict::Expected.name(), Self::Given(Verdict::Expected)),
+        (PENDING, Self::Pending),
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Given(verdict) => verdict.name(),
+            Self::Pending => PENDING,
+        }
+    }
+
+    fn takes(self, state: State) -> bool {
+        match self {
+            Self::Given(verdict) => !state.is_held() && verdict == state.verdict(),
+            Self::Pending => state.is_held(),
+        }
+    }
+}
+
 /// Which flows are asked for; what is not set is not asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     /// With this verdict.
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<VerdictQuery>,
     /// With this outcome.
     pub outcome: Option<Outcome>,
     /// Covered by this requirement (`system/requirement`) or service of one (`system/requirement#tcp/443`).
@@ -133,13 +166,7 @@ impl Query {
             };
             match parameter {
                 "verdict" => {
-                    query.verdict = Some(
-                        one_of(
-                            &Verdict::ALL.map(|verdict| (verdict.name(), verdict)),
-                            value,
-                        )
-                        .map_err(wrong)?,
-                    );
+                    query.verdict = Some(one_of(&VerdictQuery::ALL, value).map_err(wrong)?);
                 }
                 "outcome" => {
                     query.outcome = Some(
@@ -296,13 +323,12 @@ impl EndFilter {
             Some(EndQuery::Roles(roles)) => roles,
         };
         let compiled = &matrix.compiled;
-        let classes: Vec<bool> = compiled
-            .classes
-            .iter()
-            .enumerate()
-            .map(|(class, of_class)| {
+        let classes: Vec<bool> = (0..matrix.class_count())
+            .map(|class| {
+                let number = u32::try_from(class).unwrap_or(CLASS_INDEX);
                 labels.get(class).is_some_and(|label| **label == **roles)
-                    || of_class
+                    || matrix
+                        .roles_of_class(number)
                         .iter()
                         .any(|role| crate::verdict::role_name(compiled, *role) == *roles)
             })
@@ -319,12 +345,16 @@ impl EndFilter {
         }
     }
 
-    fn takes(&self, address: Address, matrix: &Installed) -> bool {
+    fn takes(&self, address: Address, by_name: &Placed, matrix: &Installed) -> bool {
         match self {
             Self::Any => true,
             Self::Prefix(prefix) => prefix.contains(&IpAddr::from(address)),
             Self::Classes(classes) => {
-                let class = matrix.address_class(&address) & CLASS_INDEX;
+                let class = by_name
+                    .get(&address)
+                    .copied()
+                    .unwrap_or_else(|| matrix.address_class(&address))
+                    & CLASS_INDEX;
                 classes.get(class as usize).copied().unwrap_or(false)
             }
         }
@@ -338,7 +368,11 @@ pub struct Filter<'a> {
     initiator: EndFilter,
     responder: EndFilter,
     slots: Option<HashSet<u32>>,
+    by_name: Placed,
 }
+
+/// Classes of addresses by what they stand for.
+type Placed = HashMap<Address, u32>;
 
 impl<'a> Filter<'a> {
     /// `labels` are those of the matrix' classes of addresses.
@@ -349,9 +383,18 @@ impl<'a> Filter<'a> {
         query: &'a Query,
         matrix: &'a Installed,
         labels: &[Arc<str>],
+        by_name: impl Iterator<Item = (Address, u32)>,
     ) -> Result<Self, QueryError> {
         let end = |parameter, query| EndFilter::new(parameter, query, matrix, labels);
+        let by_roles = [&query.initiator, &query.responder]
+            .into_iter()
+            .any(|end| matches!(end, Some(EndQuery::Roles(_))));
         Ok(Self {
+            by_name: if by_roles {
+                by_name.collect()
+            } else {
+                Placed::new()
+            },
             query,
             matrix,
             initiator: end("initiator", query.initiator.as_ref())?,
@@ -372,9 +415,7 @@ impl<'a> Filter<'a> {
         query
             .protocol
             .is_none_or(|protocol| protocol.number() == key.protocol)
-            && query
-                .verdict
-                .is_none_or(|verdict| verdict == state.verdict())
+            && query.verdict.is_none_or(|verdict| verdict.takes(state))
             && query
                 .outcome
                 .is_none_or(|outcome| outcome == state.outcome())
@@ -385,9 +426,13 @@ impl<'a> Filter<'a> {
             && self
                 .slots
                 .as_ref()
-                .is_none_or(|slots| slots.contains(&record.slot))
-            && self.initiator.takes(key.end(initiator).0, self.matrix)
-            && self.responder.takes(key.end(responder).0, self.matrix)
+                .is_none_or(|slots| !state.is_held() && slots.contains(&record.slot))
+            && self
+                .initiator
+                .takes(key.end(initiator).0, &self.by_name, self.matrix)
+            && self
+                .responder
+                .takes(key.end(responder).0, &self.by_name, self.matrix)
     }
 }
 
@@ -412,11 +457,9 @@ fn slots_of(matrix: &Installed, id: &str) -> Result<HashSet<u32>, QueryError> {
                 .to_owned(),
         });
     }
-    Ok((0..)
-        .map(crate::matrix::compiled::RuleSetIndex)
-        .zip(&matrix.compiled.sets)
-        .filter(|(_, set)| set.iter().any(|key| asked.contains(key)))
-        .map(|(set, _)| matrix.slot(set))
+    let slots = u32::try_from(matrix.directory.len()).unwrap_or(u32::MAX);
+    Ok((FIRST_RULE_SLOT..slots)
+        .filter(|slot| matrix.members(*slot).iter().any(|key| asked.contains(key)))
         .collect())
 }
 
@@ -427,6 +470,8 @@ pub struct Tally {
     pub flows: u64,
     /// By verdict.
     pub by_verdict: [u64; Verdict::ALL.len()],
+    /// Without one: they wait for their name.
+    pub pending: u64,
     /// By outcome.
     pub by_outcome: [u64; Outcome::COUNT],
 }
@@ -435,7 +480,11 @@ impl Tally {
     /// Counts a flow.
     pub fn add(&mut self, record: &FlowRecord) {
         self.flows += 1;
-        self.by_verdict[record.state.verdict() as usize] += 1;
+        if record.state.is_held() {
+            self.pending += 1;
+        } else {
+            self.by_verdict[record.state.verdict() as usize] += 1;
+        }
         self.by_outcome[record.state.outcome() as usize] += 1;
     }
 }
@@ -453,6 +502,8 @@ pub struct Found {
     pub notes: Notes,
     /// Why this host's kernel dropped a packet of it, by the kernel's name.
     pub drop_reason: Option<String>,
+    /// What names are known of it.
+    pub names: KnownNames,
 }
 
 /// The flows that were asked for.
@@ -552,7 +603,7 @@ impl<'a> Selection<'a> {
         mut self,
         matrix: Arc<Installed>,
         epoch_offset: i128,
-        mut told: impl FnMut(&FlowKey) -> (Notes, Option<String>),
+        mut told: impl FnMut(&FlowKey, &FlowRecord) -> (Notes, Option<String>, KnownNames),
     ) -> Flows {
         let now = i128::from(self.now) + epoch_offset;
         let span = |(first, last): (u64, u64)| {
@@ -569,13 +620,14 @@ impl<'a> Selection<'a> {
             .newest
             .into_iter()
             .map(|Candidate { age, key, record }| {
-                let (notes, drop_reason) = told(&key);
+                let (notes, drop_reason, names) = told(&key, &record);
                 Found {
                     key,
                     record,
                     span: span((age, record.times(ticks).since_last)),
                     notes,
                     drop_reason,
+                    names,
                 }
             })
             .collect();

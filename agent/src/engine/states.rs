@@ -218,6 +218,7 @@ mod tests {
             initiator: Side::A,
             joined_midway: false,
             to_group: responder.is_group(),
+            held: false,
         };
         let state = FlowState::new(&judgement, 1).failed(outcome, Side::A);
         Event {

@@ -46,6 +46,26 @@ impl Told {
         }
     }
 
+    /// Adds to a decision that was held back what was said when it was made.
+    pub(super) fn complete(&self, event: &mut Event) {
+        let held_back = event.kind == EventKind::Decided as u8
+            && event.record.state.is_named()
+            && event.has_icmp == 0
+            && event.drop_reason == 0;
+        if !held_back {
+            return;
+        }
+        if let Some(notes) = self.of(&event.key) {
+            event.drop_reason = notes.drop_reason;
+            if let Some(error) = notes.errors.last() {
+                event.hop = error.hop;
+                event.icmp_type = error.icmp_type;
+                event.icmp_code = error.icmp_code;
+                event.has_icmp = 1;
+            }
+        }
+    }
+
     /// What was said of a flow.
     pub(super) fn of(&self, key: &FlowKey) -> Option<&Notes> {
         self.notes.get(key).map(|(_, notes)| notes)

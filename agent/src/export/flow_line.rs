@@ -1,18 +1,24 @@
 //! A flow in JSON: the same line from `flowproof replay`, from the daemon's API and under `flowproof explain`. Every field
 //! is always there, null where it means nothing.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use flowproof_common::classify::Verdict;
 use flowproof_common::key::{FlowKey, Side};
 use flowproof_common::protocol;
 use flowproof_common::record::{FlowRecord, index};
-use flowproof_common::state::{Outcome, Phase};
+use flowproof_common::state::{Outcome, Phase, State};
 use serde::Serialize;
 
 use crate::flow::Span;
 use crate::flow::notes::IcmpError;
-use crate::matrix::Protocol;
+use crate::matrix::compiled::BoundRole;
+use crate::matrix::installed::Installed;
+use crate::matrix::{Protocol, ServiceKey};
+use crate::names::answer::Name;
+use crate::names::{FlowName, Namer};
+use crate::verdict::near_miss::Kind;
 use crate::verdict::{Asked, Explainer, role_name};
 
 /// A time of the Unix epoch in nanoseconds as RFC 3339 in UTC with nanoseconds.
@@ -37,6 +43,45 @@ pub struct Facts<'a> {
     pub overturned: &'a [Outcome],
     /// Why this host's kernel dropped a packet of it, by the kernel's name.
     pub drop_reason: Option<&'a str>,
+    /// What names are known of it.
+    pub names: &'a KnownNames,
+}
+
+/// Names of a flow.
+#[derive(Clone, Debug, Default)]
+pub struct KnownNames {
+    /// What the flow was judged by, if its verdict depended on a name.
+    pub flow: Option<Arc<FlowName>>,
+    /// Names of the initiator's address by DNS.
+    pub initiator: Vec<Name>,
+    /// Names of the responder's address by DNS.
+    pub responder: Vec<Name>,
+    /// Roles that both ends have because of a name.
+    pub roles: [Vec<BoundRole>; 2],
+}
+
+impl KnownNames {
+    /// Names that one end is given.
+    const MOST: usize = 8;
+
+    /// What `namer` knows of a flow.
+    #[must_use]
+    pub fn of(namer: &Namer, key: &FlowKey, record: &FlowRecord) -> Self {
+        let initiator = record.state.initiator();
+        let [from, to] = [initiator, initiator.other()].map(|side| key.end(side).0);
+        let roles = |address| {
+            namer
+                .matrix()
+                .roles_of_class(namer.class_of(&address))
+                .to_vec()
+        };
+        Self {
+            flow: namer.flow_name(key, record).cloned(),
+            initiator: namer.names_of(&from, Self::MOST),
+            responder: namer.names_of(&to, Self::MOST),
+            roles: [roles(from), roles(to)],
+        }
+    }
 }
 
 impl Facts<'_> {
@@ -98,16 +143,40 @@ impl Facts<'_> {
         for outcome in self.overturned {
             texts.push(format!("{} before", outcome.name()));
         }
+        if state.is_held() {
+            texts.push(if state.joined_midway() {
+                "waits for its name, which went by before the capture began".to_owned()
+            } else {
+                "waits for its name".to_owned()
+            });
+        }
+        if let Some(name) = &self.names.flow {
+            texts.extend(name.evidence());
+        }
         texts
     }
 
     /// What the flow nearly met, best first, if it is unexpected; nothing for others.
     fn near_misses(&self, explainer: &Explainer) -> Vec<NearMiss> {
         match self.record.state.verdict() {
-            Verdict::Unexpected => {}
-            Verdict::Expected | Verdict::Unscoped => return Vec::new(),
+            Verdict::Unexpected if !self.record.state.is_held() => {}
+            Verdict::Unexpected | Verdict::Expected | Verdict::Unscoped => return Vec::new(),
         }
-        let matrix = &explainer.installed().compiled.matrix;
+        let installed = explainer.installed();
+        let matrix = &installed.compiled.matrix;
+        let mismatch = self
+            .names
+            .flow
+            .as_ref()
+            .and_then(|name| name.mismatch.as_ref());
+        let mismatches = mismatch.into_iter().flat_map(|mismatch| {
+            let members = installed.members(mismatch.slot).iter();
+            members.map(|service| NearMiss {
+                kind: Kind::NameMismatch.name(),
+                requirement: matrix.service_id(*service),
+                detail: mismatch.detail.clone(),
+            })
+        });
         let (initiator, port) = self.key.end(self.initiator());
         let asked = Asked {
             initiator,
@@ -116,15 +185,21 @@ impl Facts<'_> {
             protocol: self.key.protocol,
             service: self.key.service(self.responder()),
         };
-        explainer
-            .near_misses(&asked)
+        // An address that is allowed under another name says nothing of what this one nearly met.
+        let [from, to] = if mismatch.is_some() {
+            [Vec::new(), Vec::new()]
+        } else {
+            self.names.roles.clone()
+        };
+        let others = explainer
+            .near_misses_between(&asked, &from, &to)
             .into_iter()
             .map(|miss| NearMiss {
                 kind: miss.kind.name(),
                 requirement: matrix.service_id(miss.service),
                 detail: miss.detail,
-            })
-            .collect()
+            });
+        mismatches.chain(others).collect()
     }
 
     fn end(&self, side: Side, explainer: &Explainer) -> End {
@@ -133,13 +208,59 @@ impl Facts<'_> {
         End {
             address: address.to_string(),
             port: protocol::has_ports(self.key.protocol).then_some(port),
-            roles: installed
-                .roles_of(&address)
-                .iter()
-                .map(|role| role_name(&installed.compiled, *role))
+            roles: self
+                .roles(side, installed.roles_of(&address))
+                .into_iter()
+                .map(|role| role_name(&installed.compiled, role))
                 .collect(),
-            names: Vec::new(),
+            names: self.names_of(side),
         }
+    }
+
+    /// Roles of an end by its prefix, and by its name if that is what the flow was judged by.
+    fn roles(&self, side: Side, by_prefix: &[BoundRole]) -> Vec<BoundRole> {
+        let by_name = &self.names.roles[usize::from(side == self.responder())];
+        if by_name.is_empty() {
+            by_prefix.to_vec()
+        } else {
+            by_name.clone()
+        }
+    }
+
+    /// Names of an end: the one that the flow was judged by alone, if there is one.
+    fn names_of(&self, side: Side) -> Vec<String> {
+        let (known, own) = if side == self.responder() {
+            let own = self.names.flow.as_ref().and_then(|flow| flow.name.as_ref());
+            (&self.names.responder, own)
+        } else {
+            (&self.names.initiator, None)
+        };
+        match own {
+            Some(own) => vec![own.to_string()],
+            None => known.iter().map(|name| name.to_string()).collect(),
+        }
+    }
+}
+
+/// In place of a verdict: the flow waits for its name.
+pub const PENDING: &str = "pending";
+
+/// The verdict, or that there is none yet because the flow waits for its name.
+#[must_use]
+pub const fn verdict_name(state: State) -> &'static str {
+    if state.is_held() {
+        PENDING
+    } else {
+        state.verdict().name()
+    }
+}
+
+/// What covers a flow; nothing while that depends on a name to come.
+fn members_of<'a>(record: &FlowRecord, installed: &'a Installed) -> &'a [ServiceKey] {
+    if record.state.is_held() {
+        &[]
+    } else {
+        installed.members(record.slot)
     }
 }
 
@@ -216,9 +337,8 @@ impl FlowLine {
             protocol: Protocol::from_number(key.protocol).json_text(),
             initiator: facts.end(facts.initiator(), explainer),
             responder: facts.end(facts.responder(), explainer),
-            verdict: record.state.verdict().name(),
-            requirements: installed
-                .members(record.slot)
+            verdict: verdict_name(record.state),
+            requirements: members_of(record, installed)
                 .iter()
                 .map(|member| installed.compiled.matrix.service_id(*member))
                 .collect(),

@@ -6,9 +6,10 @@
 //! one store, so that any packet costs one look-up.
 
 use flowproof_common::address::Address;
-use flowproof_common::classify::{FIRST_RULE_SLOT, Tables, Verdict, judge, slot_of};
+use flowproof_common::classify::{FIRST_RULE_SLOT, Tables, UNSCOPED_SLOT, Verdict, judge, slot_of};
 use flowproof_common::key::{FlowKey, Side};
 use flowproof_common::packet::{Fragment, Packet};
+use flowproof_common::payload::{Wanted, wanted};
 use flowproof_common::protocol;
 use flowproof_common::record::{
     ATTACH_GRACE, Event, EventKind, FlowRecord, SlotFlows, SlotTraffic, index,
@@ -69,8 +70,8 @@ pub struct Sight<'a> {
 /// What became of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Treatment {
-    /// Counted for a flow.
-    Counted,
+    /// Counted for a flow, and whether its payload is wanted.
+    Counted(Wanted),
     /// Already counted at another capture point.
     Duplicate,
     /// An ICMP error, taken as news about the flow that it quotes.
@@ -98,6 +99,7 @@ pub struct FlowTable {
     fragments: Fragments,
     limits: Limits,
     generation: u32,
+    flags: u32,
     attached_at: u64,
     now: u64,
     traffic: Vec<SlotTraffic>,
@@ -105,6 +107,7 @@ pub struct FlowTable {
     evictions: u64,
     orphans: u64,
     promotions_failed: u64,
+    names_unknown: u64,
 }
 
 /// What an ICMP error adds to an event.
@@ -126,6 +129,7 @@ impl FlowTable {
                 ..limits
             },
             generation: 0,
+            flags: 0,
             attached_at: 0,
             now: 0,
             traffic: Vec::new(),
@@ -133,6 +137,7 @@ impl FlowTable {
             evictions: 0,
             orphans: 0,
             promotions_failed: 0,
+            names_unknown: 0,
         }
     }
 
@@ -140,6 +145,11 @@ impl FlowTable {
     /// next packet comes.
     pub fn begin_generation(&mut self, generation: u32) {
         self.generation = generation;
+    }
+
+    /// Says which payloads are wanted: flags of [`flowproof_common::record::Settings`].
+    pub fn want(&mut self, flags: u32) {
+        self.flags = flags;
     }
 
     /// Says that a capture begins at `time`: for [`ATTACH_GRACE`] a conversation may be one whose request
@@ -189,10 +199,7 @@ impl FlowTable {
                 Treatment::AboutAnother
             }
             Some(place) => self.on_known(tables, place, &sight, sender, sink),
-            None => {
-                self.begin(tables, key, &sight, sender, sink);
-                Treatment::Counted
-            }
+            None => Treatment::Counted(self.begin(tables, key, &sight, sender, sink)),
         }
     }
 
@@ -214,8 +221,7 @@ impl FlowTable {
         if entry.record.state.is_restarted_by(sight.packet) {
             let key = entry.key;
             self.end(place, sink);
-            self.begin(tables, key, sight, sender, sink);
-            return Treatment::Counted;
+            return Treatment::Counted(self.begin(tables, key, sight, sender, sink));
         }
         if !entry.record.state.is_of_generation(self.generation) {
             self.rejudge(tables, place, sink);
@@ -225,7 +231,12 @@ impl FlowTable {
             self.moved(place, before, None, sink);
         }
         self.store.touch(place, now);
-        Treatment::Counted
+        Treatment::Counted(self.wanted(place, sight.packet, sender))
+    }
+
+    fn wanted(&self, place: Place, packet: &Packet, sender: Side) -> Wanted {
+        let record = &self.store.get(place).record;
+        wanted(self.flags, packet, record.state, sender, &record.packets)
     }
 
     fn begin(
@@ -235,7 +246,7 @@ impl FlowTable {
         sight: &Sight<'_>,
         sender: Side,
         sink: &mut impl FnMut(&Event, Span),
-    ) {
+    ) -> Wanted {
         let now = self.now;
         let lately = now.saturating_sub(self.attached_at) < ATTACH_GRACE;
         let judgement = judge(tables, sight.packet, &key, sender, lately);
@@ -249,13 +260,20 @@ impl FlowTable {
             last: sight.time,
         };
         let place = self.store.insert(key, record, span, now);
-        let flows = slot(&mut self.flows, judgement.slot);
-        flows.begun += 1;
-        flows.last_attempt = now;
+        if !judgement.held {
+            self.count_begun(judgement.slot);
+        }
         let before = self.apply(place, sight, sender);
         self.emit(place, EventKind::Begun, None, sink);
         // This also sets the timer, whether the first packet moved the state or not.
         self.moved(place, before, None, sink);
+        self.wanted(place, sight.packet, sender)
+    }
+
+    fn count_begun(&mut self, in_slot: u32) {
+        let flows = slot(&mut self.flows, in_slot);
+        flows.begun += 1;
+        flows.last_attempt = self.now;
     }
 
     /// Counts a packet and moves the state, whose former value is returned.
@@ -272,11 +290,14 @@ impl FlowTable {
         entry.span.last = entry.span.last.max(sight.time);
         let before = record.state;
         let after = before.after(sight.packet, sender);
-        let direction = usize::from(sender != before.initiator());
-        let traffic = slot(&mut self.traffic, record.slot);
-        traffic.packets[direction] += 1;
-        traffic.bytes[direction] += u64::from(sight.bytes);
-        traffic.last_seen = now;
+        // A held flow's packets are counted when it is released.
+        if !before.is_held() {
+            let direction = usize::from(sender != before.initiator());
+            let traffic = slot(&mut self.traffic, record.slot);
+            traffic.packets[direction] += 1;
+            traffic.bytes[direction] += u64::from(sight.bytes);
+            traffic.last_seen = now;
+        }
         record.state = after;
         before
     }
@@ -291,9 +312,14 @@ impl FlowTable {
     ) {
         let record = &self.store.get(place).record;
         if let Some(outcome) = record.state.decided_since(before) {
-            self.count_decided(record.slot, outcome);
+            let held = record.state.is_held();
+            if !held {
+                self.count_decided(record.slot, outcome);
+            }
             self.emit(place, EventKind::Decided, error, sink);
-            self.sort_in(place);
+            if !held {
+                self.sort_in(place);
+            }
         }
         let deadline = self.deadline(place);
         self.store.set_timer(place, deadline);
@@ -329,22 +355,105 @@ impl FlowTable {
     fn rejudge(&mut self, tables: &impl Tables, place: Place, sink: &mut impl FnMut(&Event, Span)) {
         let entry = self.store.get_mut(place);
         let before = entry.record;
-        let new_slot = slot_of(tables, &entry.key, before.state.initiator());
-        entry.record.state = before
-            .state
-            .rejudged(Verdict::of_slot(new_slot), self.generation);
+        if before.state.is_named() {
+            // Only whoever knows its name can judge it.
+            entry.record.state = before
+                .state
+                .rejudged(before.state.verdict(), self.generation);
+            return;
+        }
+        let cover = slot_of(tables, &entry.key, before.state.initiator());
+        let new_slot = cover.slot();
+        let verdict = Verdict::of_slot(new_slot);
+        entry.record.state = before.state.rejudged(verdict, self.generation);
+        // A flow that no requirement covers any more may be one that a name allows.
+        if cover.depends_on_name() && (before.state.is_held() || new_slot < FIRST_RULE_SLOT) {
+            entry.record.state = entry.record.state.held(verdict);
+            entry.record.slot = new_slot;
+            return;
+        }
+        if before.state.is_held() {
+            self.release(place, new_slot, false, sink);
+            return;
+        }
         if new_slot == before.slot {
             return;
         }
         entry.record.slot = new_slot;
-        let flows = slot(&mut self.flows, new_slot);
-        flows.begun += 1;
-        flows.last_attempt = self.now;
+        self.count_begun(new_slot);
         if let Some(outcome) = before.state.decided() {
             self.count_decided(new_slot, outcome);
         }
         self.sort_in(place);
         self.emit(place, EventKind::Rejudged, None, sink);
+    }
+
+    /// Says that a flow is judged by its name, which puts it into `in_slot`. A flow that is not in the table any more has
+    /// been counted already.
+    pub fn name(&mut self, key: &FlowKey, in_slot: u32, sink: &mut impl FnMut(&Event, Span)) {
+        if let Some(place) = self.store.find(key) {
+            self.release(place, in_slot, true, sink);
+        }
+    }
+
+    /// Says that what a held flow's name is read from was lost: it is neither expected nor unexpected.
+    pub fn give_up(&mut self, key: &FlowKey, sink: &mut impl FnMut(&Event, Span)) {
+        if let Some(place) = self.store.find(key)
+            && self.store.get(place).record.state.is_held()
+        {
+            self.names_unknown += 1;
+            self.release(place, UNSCOPED_SLOT, true, sink);
+        }
+    }
+
+    /// Counts a flow that was held for `in_slot`, with everything that went before, and lets it go on as any other;
+    /// `by_name` if its name tells the slot and not the tables. A flow that is not held any more is moved to the slot.
+    fn release(
+        &mut self,
+        place: Place,
+        in_slot: u32,
+        by_name: bool,
+        sink: &mut impl FnMut(&Event, Span),
+    ) {
+        let record = &mut self.store.get_mut(place).record;
+        let (before, old) = (record.state, record.slot);
+        record.slot = in_slot;
+        record.state = if by_name {
+            before.named(Verdict::of_slot(in_slot))
+        } else {
+            before.released()
+        };
+        let record = *record;
+        let kind = if before.is_held() {
+            self.count_all(&record);
+            EventKind::Named
+        } else if in_slot != old {
+            EventKind::Rejudged
+        } else {
+            return;
+        };
+        self.count_begun(in_slot);
+        self.emit(place, kind, None, sink);
+        if let Some(outcome) = before.decided() {
+            self.count_decided(in_slot, outcome);
+            if before.is_held() {
+                self.emit(place, EventKind::Decided, None, sink);
+            }
+        }
+        self.sort_in(place);
+        let deadline = self.deadline(place);
+        self.store.set_timer(place, deadline);
+    }
+
+    /// Puts all packets of a flow down to its slot.
+    fn count_all(&mut self, record: &FlowRecord) {
+        let initiator = index(record.state.initiator());
+        let traffic = slot(&mut self.traffic, record.slot);
+        for (direction, side) in [initiator, 1 - initiator].into_iter().enumerate() {
+            traffic.packets[direction] += record.packets[side];
+            traffic.bytes[direction] += record.bytes[side];
+        }
+        traffic.last_seen = self.now;
     }
 
     /// Takes an ICMP error as news about the flow that it quotes; `false` if that flow is not known.
@@ -435,7 +544,7 @@ impl FlowTable {
         // Times come from capture files, which may say anything.
         let expiry = self
             .now
-            .saturating_add(state.idle_limit(protocol).saturating_sub(times.since_last));
+            .saturating_add(state.lifetime(protocol).saturating_sub(times.since_last));
         if state.outcome() != Outcome::Pending {
             return expiry;
         }
@@ -461,12 +570,28 @@ impl FlowTable {
     }
 
     fn end(&mut self, place: Place, sink: &mut impl FnMut(&Event, Span)) {
-        let record = &self.store.get(place).record;
-        if record.state.outcome() == Outcome::Pending {
+        let record = self.store.get(place).record;
+        let counts = !record.state.is_held() || self.count_held(&record);
+        if counts && record.state.outcome() == Outcome::Pending {
             self.count_decided(record.slot, Outcome::Pending);
         }
         self.emit(place, EventKind::Ended, None, sink);
         self.store.remove(place);
+    }
+
+    /// Counts a flow that ended before its name was known, if the guess is that it is expected: a resolver said so.
+    /// Whether it was unexpected nobody can tell.
+    fn count_held(&mut self, record: &FlowRecord) -> bool {
+        if record.slot < FIRST_RULE_SLOT {
+            self.names_unknown += 1;
+            return false;
+        }
+        self.count_all(record);
+        self.count_begun(record.slot);
+        if let Some(outcome) = record.state.decided() {
+            self.count_decided(record.slot, outcome);
+        }
+        true
     }
 
     fn emit(
@@ -542,6 +667,12 @@ impl FlowTable {
     #[must_use]
     pub fn promotions_failed(&self) -> u64 {
         self.promotions_failed
+    }
+
+    /// Flows whose name nobody could tell, though it matters.
+    #[must_use]
+    pub fn names_unknown(&self) -> u64 {
+        self.names_unknown
     }
 }
 

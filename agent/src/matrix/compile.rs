@@ -27,8 +27,8 @@ use std::sync::Arc;
 use flowproof_common::address::{Address, MAPPED_PREFIX_BITS};
 use ipnet::IpNet;
 
-use super::compiled::{BoundRole, Compiled};
-use super::{Binding, BuiltInRole, Matrix, Protocol, RoleRef, SystemIndex};
+use super::compiled::{BoundName, BoundRole, Compiled};
+use super::{Binding, BuiltInRole, Matrix, NamePattern, Protocol, RoleRef, SystemIndex};
 use classes::{Classes, Part, Placed, Tag};
 
 /// Rules that a matrix may have at most, before rules for the same kind of flow are joined: about 400 MB in the kernel.
@@ -85,8 +85,8 @@ pub enum CompileError {
 }
 
 impl Compiled {
-    /// Makes the tables. `bindings` has every role of every deployed system, those bound to nothing included; names
-    /// and service tags among the bindings are kept, but only prefixes are compiled.
+    /// Makes the tables. `bindings` has every role of every deployed system, those bound to nothing included. Names get
+    /// classes of their own, for the addresses that will be learned to stand for them; service tags are prefixes by now.
     ///
     /// # Errors
     /// [`CompileError`] if the tables would grow beyond their limits. It names the requirement and the remedy.
@@ -96,7 +96,28 @@ impl Compiled {
         host: &HostAddresses,
     ) -> Result<Self, CompileError> {
         let specials = Specials::of(&matrix, &bindings);
-        let classes = Classes::build(placements(&bindings, host, &specials))?;
+        let mut classes = Classes::build(placements(&bindings, host, &specials))?;
+        let first_named_class = classes.number_of_next()?;
+        let mut names: BTreeMap<&NamePattern, BTreeSet<BoundRole>> = BTreeMap::new();
+        for (role, bound) in &bindings {
+            for binding in bound {
+                if let Binding::Name(pattern) = binding {
+                    names.entry(pattern).or_default().insert(*role);
+                }
+            }
+        }
+        let mut names: Vec<BoundName> = names
+            .into_iter()
+            .map(|(pattern, roles)| {
+                let roles: Vec<BoundRole> = roles.into_iter().collect();
+                Ok(BoundName {
+                    pattern: pattern.clone(),
+                    class: classes.named(&roles, first_named_class)?,
+                    roles,
+                })
+            })
+            .collect::<Result<_, CompileError>>()?;
+        names.sort_by(|a, b| a.pattern.cmp(&b.pattern));
         let rules = rules::build(&matrix, &specials.deployed, &classes, host)?;
         Ok(Self {
             prefixes: classes.prefixes,
@@ -108,6 +129,8 @@ impl Compiled {
             port_classes: rules.port_classes,
             rules: rules.rules,
             sets: rules.sets,
+            names,
+            first_named_class,
             bindings,
             matrix,
         })

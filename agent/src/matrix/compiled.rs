@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use flowproof_common::address::Address;
 
-use super::{Binding, Matrix, RoleRef, ServiceKey, SystemIndex};
+use super::{Binding, Matrix, NamePattern, RoleRef, ServiceKey, SystemIndex};
 
 /// A prefix and the class of the addresses for which it is the longest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,4 +62,38 @@ pub struct Compiled {
     pub rules: Vec<(Rule, RuleSetIndex)>,
     /// Members of each set, sorted.
     pub sets: Vec<Vec<ServiceKey>>,
+    /// Every name and pattern that a role is bound to, sorted; the position is the pattern's number.
+    pub names: Vec<BoundName>,
+    /// The first class that no prefix has: addresses get it, and those after it, when they are learned to stand for a
+    /// name. Without its bound bit.
+    pub first_named_class: u32,
+}
+
+impl Compiled {
+    /// Tables of no matrix: nobody has a role.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            matrix: Arc::default(),
+            bindings: Vec::new(),
+            prefixes: Vec::new(),
+            classes: vec![Vec::new()],
+            port_classes: vec![0; 1 << 16].into(),
+            rules: Vec::new(),
+            sets: Vec::new(),
+            names: Vec::new(),
+            first_named_class: 1,
+        }
+    }
+}
+
+/// A name or pattern, and the roles of whatever has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BoundName {
+    /// The name or pattern.
+    pub pattern: NamePattern,
+    /// Sorted.
+    pub roles: Vec<BoundRole>,
+    /// The class of an address that stands for this and is in no bound prefix.
+    pub class: u32,
 }

@@ -5,13 +5,19 @@
 //! maps, the daemon: a slot is known by its members (hashes of `system/requirement#service`), and a
 //! requirement's total is the sum over every slot that it was ever a member of.
 
+pub mod mixed;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use flowproof_common::address::{Address, MAPPED_PREFIX_BITS};
-use flowproof_common::classify::{CLASS_INDEX, FIRST_RULE_SLOT, Tables, UNBOUND_CLASS};
+use flowproof_common::classify::{
+    ANY_CLASS, CLASS_INDEX, DEPENDS_ON_NAME, FIRST_RULE_SLOT, NAMELESS_CLASS, Tables,
+    UNBOUND_CLASS, UNEXPECTED_SLOT,
+};
 
 use super::compiled::{BoundRole, ClassPrefix, Compiled, Rule, RuleSetIndex};
+use mixed::Mixed;
 
 /// The name of a requirement's service for slots: FNV-1a, 64 bits, of `system/requirement#service`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -28,24 +34,36 @@ impl MemberId {
     }
 }
 
-/// A compiled matrix and the slots of its rule sets.
+/// A compiled matrix and the slots of its rule sets. A copy is cheap: the tables are shared.
 #[derive(Clone, Debug)]
 pub struct Installed {
     /// The tables.
     pub compiled: Arc<Compiled>,
     /// All slots, those of earlier matrices included.
-    pub directory: SlotDirectory,
+    pub directory: Arc<SlotDirectory>,
+    fixed: Arc<Fixed>,
+    mixed: Arc<Mixed>,
+}
+
+/// What follows from the compiled matrix alone.
+#[derive(Debug)]
+struct Fixed {
     slots: Vec<u32>,
     set_of_slot: HashMap<u32, RuleSetIndex>,
     ipv4: PrefixTable<u32>,
     ipv6: PrefixTable<u128>,
+    /// Slot of each rule, with `DEPENDS_ON_NAME`.
     rules: FastMap<u128, u32>,
+    /// Rules for addresses whose name is not known yet.
+    nameless: Vec<Rule>,
+    has_names: bool,
 }
 
 impl Installed {
     /// Gives every rule set of `compiled` a slot, keeping those that `directory` knows.
     #[must_use]
     pub fn new(compiled: Arc<Compiled>, mut directory: SlotDirectory) -> Self {
+        let has_names = !compiled.names.is_empty();
         let slots: Vec<u32> = compiled
             .sets
             .iter()
@@ -63,57 +81,190 @@ impl Installed {
             .map(|(set, slot)| (*slot, set))
             .collect();
         let (ipv4, ipv6) = prefix_tables(&compiled.prefixes);
-        let rules = compiled
+        let mut rules: FastMap<u128, u32> = compiled
             .rules
             .iter()
             .map(|(rule, set)| (packed(rule), slots[set.0 as usize]))
             .collect();
+        let nameless = if has_names {
+            let dependent: Vec<Rule> = compiled
+                .rules
+                .iter()
+                .filter(|(rule, _)| depends_on_name(&compiled, &rules, rule))
+                .map(|(rule, _)| *rule)
+                .collect();
+            for rule in &dependent {
+                if let Some(value) = rules.get_mut(&packed(rule)) {
+                    *value |= DEPENDS_ON_NAME;
+                }
+            }
+            let nameless = nameless(&compiled, &dependent);
+            rules.extend(
+                nameless
+                    .iter()
+                    .map(|rule| (packed(rule), UNEXPECTED_SLOT | DEPENDS_ON_NAME)),
+            );
+            nameless
+        } else {
+            Vec::new()
+        };
         Self {
             compiled,
-            directory,
-            slots,
-            set_of_slot,
-            ipv4,
-            ipv6,
-            rules,
+            directory: Arc::new(directory),
+            fixed: Arc::new(Fixed {
+                slots,
+                set_of_slot,
+                ipv4,
+                ipv6,
+                rules,
+                nameless,
+                has_names,
+            }),
+            mixed: Arc::default(),
         }
     }
 
     /// Slot of a rule set.
     #[must_use]
     pub fn slot(&self, set: RuleSetIndex) -> u32 {
-        self.slots[set.0 as usize]
+        self.fixed.slots[set.0 as usize]
     }
 
     /// The requirement services that a slot counts for in the matrix in force; empty for the reserved
     /// slots and for sets of earlier matrices.
     #[must_use]
     pub fn members(&self, slot: u32) -> &[super::ServiceKey] {
-        self.set_of_slot
-            .get(&slot)
-            .map_or(&[], |set| self.compiled.sets[set.0 as usize].as_slice())
+        match self.fixed.set_of_slot.get(&slot) {
+            Some(set) => self.compiled.sets[set.0 as usize].as_slice(),
+            None => self.mixed.members(slot),
+        }
+    }
+
+    /// Every rule with its slot and `DEPENDS_ON_NAME`, those for learned addresses included: what the kernel's table
+    /// holds.
+    pub fn rules(&self) -> impl Iterator<Item = (Rule, u32)> {
+        let value = |rule: &Rule| {
+            self.fixed
+                .rules
+                .get(&packed(rule))
+                .copied()
+                .unwrap_or(UNEXPECTED_SLOT)
+        };
+        self.compiled
+            .rules
+            .iter()
+            .map(|(rule, _)| rule)
+            .chain(&self.fixed.nameless)
+            .map(move |rule| (*rule, value(rule)))
+            .chain(self.mixed.rules())
+    }
+
+    /// The roles of an address by its prefix, built-in ones included; none if it is not bound.
+    #[must_use]
+    pub fn roles_of(&self, address: &Address) -> &[BoundRole] {
+        self.roles_of_class(self.address_class(address))
+    }
+
+    /// The roles of a class of addresses.
+    #[must_use]
+    pub fn roles_of_class(&self, class: u32) -> &[BoundRole] {
+        let index = (class & CLASS_INDEX) as usize;
+        match self.compiled.classes.get(index) {
+            Some(roles) => roles,
+            None => self.mixed.roles(index - self.compiled.classes.len()),
+        }
+    }
+
+    /// How many classes of addresses there are, those of learned addresses included.
+    #[must_use]
+    pub fn class_count(&self) -> usize {
+        self.compiled.classes.len() + self.mixed.len()
+    }
+
+    /// The slot that the first of four look-ups gives, without `DEPENDS_ON_NAME`.
+    fn fixed_slot(&self, from: u32, to: u32, protocol: u8, port_class: u16) -> Option<u32> {
+        first_hit(&self.fixed.rules, from, to, protocol, port_class)
+            .map(|value| value & !DEPENDS_ON_NAME)
     }
 }
 
-impl Installed {
-    /// The roles of an address, built-in ones included; none if it is not bound.
-    #[must_use]
-    pub fn roles_of(&self, address: &Address) -> &[BoundRole] {
-        let class = self.address_class(address) & CLASS_INDEX;
-        self.compiled
-            .classes
-            .get(class as usize)
-            .map_or(&[], Vec::as_slice)
+/// The first of the four look-ups that hits, see `flowproof_common::classify`.
+fn first_hit(
+    rules: &FastMap<u128, u32>,
+    from: u32,
+    to: u32,
+    protocol: u8,
+    port_class: u16,
+) -> Option<u32> {
+    [
+        (from, to),
+        (from, ANY_CLASS),
+        (ANY_CLASS, to),
+        (ANY_CLASS, ANY_CLASS),
+    ]
+    .into_iter()
+    .find_map(|(from, to)| {
+        let rule = Rule {
+            from,
+            to,
+            port_class,
+            protocol,
+        };
+        rules.get(&packed(&rule)).copied()
+    })
+}
+
+fn is_named(compiled: &Compiled, class: u32) -> bool {
+    let index = class & CLASS_INDEX;
+    class != ANY_CLASS && index >= compiled.first_named_class
+}
+
+/// Whether a rule holds only because of a name: without it, the same flow would be covered by others or by none.
+fn depends_on_name(compiled: &Compiled, rules: &FastMap<u128, u32>, rule: &Rule) -> bool {
+    let named = (is_named(compiled, rule.from), is_named(compiled, rule.to));
+    if named == (false, false) {
+        return false;
     }
+    let without = |named, class| if named { UNBOUND_CLASS } else { class };
+    let unnamed = first_hit(
+        rules,
+        without(named.0, rule.from),
+        without(named.1, rule.to),
+        rule.protocol,
+        rule.port_class,
+    );
+    unnamed != rules.get(&packed(rule)).copied()
+}
+
+/// The rules that an address may turn out to be covered by, once its name is known.
+fn nameless(compiled: &Compiled, dependent: &[Rule]) -> Vec<Rule> {
+    let mut nameless = std::collections::BTreeSet::new();
+    for rule in dependent {
+        if is_named(compiled, rule.to) {
+            nameless.insert((rule.from, NAMELESS_CLASS, rule.port_class, rule.protocol));
+        }
+        if is_named(compiled, rule.from) {
+            nameless.insert((NAMELESS_CLASS, rule.to, rule.port_class, rule.protocol));
+        }
+    }
+    nameless
+        .into_iter()
+        .map(|(from, to, port_class, protocol)| Rule {
+            from,
+            to,
+            port_class,
+            protocol,
+        })
+        .collect()
 }
 
 impl Tables for Installed {
     fn address_class(&self, address: &Address) -> u32 {
         let number = u128::from_be_bytes(address.bytes());
         if address.is_v4() {
-            self.ipv4.longest(ipv4_part(number))
+            self.fixed.ipv4.longest(ipv4_part(number))
         } else {
-            self.ipv6.longest(number)
+            self.fixed.ipv6.longest(number)
         }
     }
 
@@ -128,7 +279,13 @@ impl Tables for Installed {
             port_class,
             protocol,
         };
-        self.rules.get(&packed(&rule)).copied()
+        let packed = packed(&rule);
+        let value = self.fixed.rules.get(&packed).copied();
+        value.or_else(|| self.mixed.rule(packed))
+    }
+
+    fn has_names(&self) -> bool {
+        self.fixed.has_names
     }
 }
 
@@ -249,6 +406,19 @@ impl SlotDirectory {
         }
         self.by_members.insert(members.clone(), slot);
         self.members.push(members);
+    }
+
+    /// Whether every slot of `other` is here with the same members.
+    #[must_use]
+    pub fn holds(&self, other: &Self) -> bool {
+        self.members.starts_with(&other.members)
+    }
+
+    /// The slot of the set with these members, or the members back, sorted, if it has none.
+    pub(super) fn known(&self, mut members: Vec<MemberId>) -> Result<u32, Vec<MemberId>> {
+        members.sort_unstable();
+        members.dedup();
+        self.by_members.get(&members).copied().ok_or(members)
     }
 
     /// The slot of the set with these members, a new one if it has none.

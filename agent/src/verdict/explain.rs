@@ -57,7 +57,7 @@ impl Explainer {
     #[must_use]
     pub fn explain(&self, asked: &Asked) -> Explanation {
         let (key, initiator) = flow_key(asked);
-        let slot = slot_of(self.installed(), &key, initiator);
+        let slot = slot_of(self.installed(), &key, initiator).slot();
         let verdict = Verdict::of_slot(slot);
         Explanation {
             initiator: self.end(asked.initiator.into()),

@@ -65,10 +65,28 @@ impl Explainer {
     /// What an unexpected flow nearly met, best first; at most [`near_miss::MOST`].
     #[must_use]
     pub fn near_misses(&self, asked: &Asked) -> Vec<NearMiss> {
+        self.near_misses_between(asked, &[], &[])
+    }
+
+    /// The same for ends that have these roles because of a name; without any, those of their prefixes.
+    #[must_use]
+    pub fn near_misses_between(
+        &self,
+        asked: &Asked,
+        from: &[BoundRole],
+        to: &[BoundRole],
+    ) -> Vec<NearMiss> {
+        let or_by_prefix = |roles: &'_ [BoundRole], address| {
+            if roles.is_empty() {
+                self.installed.roles_of(address).to_vec()
+            } else {
+                roles.to_vec()
+            }
+        };
         self.near_misses.of(
             &self.installed.compiled.matrix,
-            self.installed.roles_of(&asked.initiator),
-            self.installed.roles_of(&asked.responder),
+            &or_by_prefix(from, &asked.initiator),
+            &or_by_prefix(to, &asked.responder),
             asked,
         )
     }

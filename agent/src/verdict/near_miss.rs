@@ -44,6 +44,8 @@ pub enum Kind {
     OtherSource,
     /// The responder's role.
     OtherDestination,
+    /// The name: the address would be allowed under another one.
+    NameMismatch,
 }
 
 impl Kind {
@@ -56,6 +58,7 @@ impl Kind {
             Self::Reversed => "reversed",
             Self::OtherSource => "other_source",
             Self::OtherDestination => "other_destination",
+            Self::NameMismatch => "name_mismatch",
         }
     }
 }

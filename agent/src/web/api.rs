@@ -35,7 +35,7 @@ use super::{Site, failed, unavailable, view};
 use crate::engine::actor::{CommandError, View};
 use crate::engine::flows::{Flows, Query, QueryError};
 use crate::engine::states::States;
-use crate::export::flow_line::{Facts, FlowLine, time};
+use crate::export::flow_line::{Facts, FlowLine, PENDING, time};
 use crate::export::requirement_line::{RequirementLine, ServiceLine};
 use crate::flow::Span;
 use crate::matrix::ServiceKey;
@@ -174,6 +174,7 @@ fn write_flows(flows: &Flows, explainer: &Explainer) -> serde_json::Result<Strin
             errors: &found.notes.errors,
             overturned: &found.notes.overturned,
             drop_reason: found.drop_reason.as_deref(),
+            names: &found.names,
         };
         array.push(&FlowLine::new(&facts, explainer))?;
     }
@@ -185,6 +186,7 @@ fn write_flows(flows: &Flows, explainer: &Explainer) -> serde_json::Result<Strin
             .map(Verdict::name)
             .into_iter()
             .zip(flows.tally.by_verdict)
+            .chain((flows.tally.pending > 0).then_some((PENDING, flows.tally.pending)))
             .map(count)
             .collect(),
         by_outcome: Outcome::ALL

@@ -440,6 +440,7 @@ mod tests {
             initiator: Side::A,
             joined_midway: false,
             to_group: false,
+            held: false,
         };
         // The clock of the fake back end.
         let epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();

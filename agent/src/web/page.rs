@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::capture::SlotTotals;
 use crate::engine::actor::View;
-use crate::engine::flows::{EndQuery, Query};
+use crate::engine::flows::{EndQuery, Query, VerdictQuery};
 use crate::engine::health::Reload;
 use crate::engine::states::States;
 use crate::export::metrics::{REVISION, VERSION, service_text};
@@ -284,7 +284,7 @@ fn unexpected(page: &mut String, view: &View, now: SystemTime) -> fmt::Result {
     );
     for entry in &view.top {
         let query = Query {
-            verdict: Some(Verdict::Unexpected),
+            verdict: Some(VerdictQuery::Given(Verdict::Unexpected)),
             initiator: Some(EndQuery::Roles(entry.service.from.to_string())),
             responder: Some(EndQuery::Roles(entry.service.to.to_string())),
             protocol: Some(Protocol::from_number(entry.service.protocol)),

@@ -7,6 +7,7 @@ use flowproof::capture::Progress;
 use flowproof::capture::file::CaptureFile;
 use flowproof::capture::replay::Replay;
 use flowproof::flow::Limits;
+use flowproof::names::Settings;
 
 use crate::captures::{MS, Order, Pcap, PcapNg, START, ethernet, framed, tcp};
 
@@ -184,7 +185,8 @@ fn damage_ends_the_file_and_never_the_program() {
                 }
                 // Times and lengths beyond all measure go through the judgement too.
                 if let Ok(file) = open(&damaged) {
-                    let mut replay = Replay::new(vec![file], Limits::default());
+                    let mut replay =
+                        Replay::new(vec![file], Limits::default(), Settings::default());
                     while replay.step(&mut |_, _| {}) == Progress::Live {}
                     assert!(replay.table().flows().count() <= 1);
                 }
@@ -250,7 +252,11 @@ fn times_at_the_end_of_the_clock_are_survived() {
     for time in [0, u64::MAX, 1, u64::MAX, 2] {
         file.packet(0, time, &syn());
     }
-    let mut replay = Replay::new(vec![open(&file.bytes).unwrap()], Limits::default());
+    let mut replay = Replay::new(
+        vec![open(&file.bytes).unwrap()],
+        Limits::default(),
+        Settings::default(),
+    );
     while replay.step(&mut |_, _| {}) == Progress::Live {}
     assert_eq!(replay.totals().interfaces[0].1.packets, 5);
     assert!(replay.complaints().is_empty());

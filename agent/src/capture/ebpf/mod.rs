@@ -16,17 +16,22 @@ mod sweep;
 mod tables;
 
 use std::collections::HashMap as StdHashMap;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
+use flowproof_common::classify::FIRST_RULE_SLOT;
 use flowproof_common::key::FlowKey;
+use flowproof_common::layout::Order;
+use flowproof_common::payload::PayloadHead;
 use flowproof_common::record::{
     Counter, Event, FlowRecord, INTERFACE_COUNTERS, InterfaceCounters, Settings, SlotFlows,
     SlotTraffic,
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::attach::{Attached, Hook};
 use self::drops::DropProbe;
@@ -37,6 +42,7 @@ use super::{
     Backend, Capture, CaptureError, Interface, Progress, SlotTotals, Snapshot, TableFill, clock,
 };
 use crate::matrix::installed::{Installed, SlotDirectory};
+use crate::names::{self, Namer, Payload, Ruling};
 
 /// How the programs are attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -91,6 +97,9 @@ impl Default for EbpfOptions {
 /// would be paid for in the packet path.
 const RING_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Payloads that are read before anything else is looked at again.
+const PAYLOADS_A_TURN: usize = 2048;
+
 /// The kernel back end.
 pub struct EbpfCapture {
     ebpf: Ebpf,
@@ -100,6 +109,8 @@ pub struct EbpfCapture {
     settings: Settings,
     loaded: Loaded,
     sweep: Sweep,
+    namer: Namer,
+    payloads: RingBuf<MapData>,
     drop_probe: Option<DropProbe>,
     drop_reasons: StdHashMap<u32, String>,
     pins: Option<Pins>,
@@ -116,7 +127,11 @@ pub struct EbpfCapture {
 /// # Errors
 /// The kernel refuses the programs or a capability is missing ([`CaptureError::Permission`]); another
 /// daemon is at work in this network namespace.
-pub fn open(options: EbpfOptions, matrix: &Installed) -> Result<EbpfCapture, CaptureError> {
+pub fn open(
+    options: EbpfOptions,
+    names: names::Settings,
+    matrix: &Installed,
+) -> Result<EbpfCapture, CaptureError> {
     let (pins, unpinned) = match Pins::open(&options.pin_directory)? {
         Ok(pins) => (Some(pins), None),
         Err(reason) => (None, Some(reason)),
@@ -141,12 +156,14 @@ pub fn open(options: EbpfOptions, matrix: &Installed) -> Result<EbpfCapture, Cap
             (None, StdHashMap::new())
         }
     };
-    let events = ebpf
-        .take_map("EVENTS")
-        .ok_or_else(|| missing("EVENTS"))
-        .and_then(|map| {
-            RingBuf::try_from(map).map_err(|error| failed("opening the event ring", &error))
-        })?;
+    let mut ring = |name: &'static str| {
+        ebpf.take_map(name)
+            .ok_or_else(|| missing(name))
+            .and_then(|map| {
+                RingBuf::try_from(map).map_err(|error| failed("opening a ring buffer", &error))
+            })
+    };
+    let (events, payloads) = (ring("EVENTS")?, ring("PAYLOADS")?);
     let mut settings = tables::read_settings(&ebpf)?;
     if settings.attached_at == 0 {
         settings.attached_at = clock::monotonic();
@@ -161,7 +178,9 @@ pub fn open(options: EbpfOptions, matrix: &Installed) -> Result<EbpfCapture, Cap
         names: StdHashMap::new(),
         settings,
         loaded,
-        sweep: Sweep::new(),
+        sweep: Sweep::new(names.hold),
+        namer: Namer::new(names),
+        payloads,
         drop_probe,
         drop_reasons,
         pins,
@@ -190,6 +209,71 @@ impl EbpfCapture {
     #[must_use]
     pub fn is_pinned(&self) -> bool {
         self.pins.is_some()
+    }
+
+    /// Takes payloads out of their ring, up to a limit that keeps a flood of them from holding up everything else.
+    fn take_payloads(&mut self) -> Vec<Vec<u8>> {
+        let mut payloads = Vec::new();
+        while payloads.len() < PAYLOADS_A_TURN
+            && let Some(item) = self.payloads.next()
+        {
+            payloads.push(item.to_vec());
+        }
+        payloads
+    }
+
+    /// Reads names from payloads, and has the kernel do what follows from them and from time.
+    fn name(&mut self, payloads: &[Vec<u8>]) -> Result<(), CaptureError> {
+        self.namer
+            .set_losses(self.sweep.counter(Counter::PayloadLost));
+        for payload in payloads {
+            if let Some((head, bytes)) = payload
+                .split_at_checked(size_of::<PayloadHead>())
+                .and_then(|(head, bytes)| Some((batch::read_record::<PayloadHead>(head)?, bytes)))
+            {
+                self.namer.on_payload(&Payload {
+                    key: head.key,
+                    sender: head.sender(),
+                    wanted: head.wanted(),
+                    time: head.time,
+                    sequence: head.sequence,
+                    offset: head.offset,
+                    total: head.total,
+                    bytes: bytes.get(..usize::from(head.length)).unwrap_or(bytes),
+                });
+            }
+        }
+        for (key, record) in self.sweep.take_overdue() {
+            self.namer.on_overdue(&key, &record);
+        }
+        self.namer.advance_time(clock::monotonic());
+        let decisions = self.namer.take();
+        if decisions.is_empty() {
+            return Ok(());
+        }
+        self.loaded.learn(&self.ebpf, &decisions)?;
+        let loaded = &self.loaded;
+        self.sweep
+            .order(decisions.flows.into_iter().map(|(key, ruling)| {
+                let (slot, action) = match ruling {
+                    Ruling::Slot(slot) if slot < FIRST_RULE_SLOT || loaded.has_slot(slot) => {
+                        (slot, Order::NAME)
+                    }
+                    Ruling::Slot(_) | Ruling::GiveUp => (0, Order::GIVE_UP),
+                };
+                Order { key, slot, action }
+            }));
+        self.sweep.decide(&mut self.ebpf)
+    }
+
+    /// Waits until a payload comes, or for so long.
+    fn wait(&self, most: Duration) {
+        let mut ready = [PollFd::new(self.payloads.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(most).unwrap_or(PollTimeout::ZERO);
+        // Whatever it says, the rings are looked at next.
+        if poll(&mut ready, timeout).is_err() {
+            std::thread::sleep(most);
+        }
     }
 
     fn map(&self, name: &'static str) -> Result<&MapData, CaptureError> {
@@ -230,13 +314,24 @@ impl Capture for EbpfCapture {
     }
 
     fn install(&mut self, matrix: &Arc<Installed>) -> Result<(), CaptureError> {
-        let generation = self.loaded.fill(&mut self.ebpf, matrix)?;
+        let before = Arc::clone(self.namer.matrix());
+        self.namer.install(matrix, clock::monotonic());
+        let filled = self.loaded.fill(&mut self.ebpf, &self.namer);
+        let generation = match filled {
+            Ok(generation) => generation,
+            Err(error) => {
+                self.namer.install(&before, clock::monotonic());
+                return Err(error);
+            }
+        };
         let settings = Settings {
             generation,
+            flags: self.namer.probe_flags(),
             ..self.settings
         };
         if let Err(error) = tables::write_settings(&self.ebpf, settings) {
             self.loaded.discard(&mut self.ebpf);
+            self.namer.install(&before, clock::monotonic());
             return Err(error);
         }
         self.settings = settings;
@@ -251,18 +346,22 @@ impl Capture for EbpfCapture {
     ) -> Result<Progress, CaptureError> {
         let deadline = Instant::now() + timeout;
         loop {
+            // Payloads first: a flow's beginning is told before its first payload, so that by then it is known.
+            let payloads = self.take_payloads();
             while let Some(item) = self.events.next() {
                 if let Some(event) = batch::read_record::<Event>(&item) {
+                    self.namer.on_event(&event);
                     sink(&event);
                 }
             }
+            self.name(&payloads)?;
             self.loaded.retire(&mut self.ebpf)?;
             self.sweep.run_if_due(&mut self.ebpf, clock::monotonic())?;
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(Progress::Live);
             }
-            std::thread::sleep(left.min(RING_INTERVAL));
+            self.wait(left.min(RING_INTERVAL));
         }
     }
 
@@ -307,7 +406,12 @@ impl Capture for EbpfCapture {
                 ("promotion", counter(Counter::PromotionFailed)),
                 ("fragment", counter(Counter::FragmentOrphan)),
                 ("state", counter(Counter::StateContended)),
-            ],
+                ("payload_ring", counter(Counter::PayloadLost)),
+                ("name", counter(Counter::NameUnknown)),
+            ]
+            .into_iter()
+            .chain(self.namer.losses())
+            .collect(),
             tables: vec![
                 TableFill {
                     table: "verified",
@@ -334,6 +438,14 @@ impl Capture for EbpfCapture {
                 .map_err(|error| failed("reading the flow tables", &error))?;
         }
         Ok(())
+    }
+
+    fn namer(&self) -> &Namer {
+        &self.namer
+    }
+
+    fn namer_mut(&mut self) -> &mut Namer {
+        &mut self.namer
     }
 
     fn drop_reason(&self, number: u32) -> Option<&str> {
@@ -436,19 +548,10 @@ mod tests {
     use flowproof_common::state::Outcome;
 
     use super::*;
-    use crate::matrix::Matrix;
     use crate::matrix::compiled::Compiled;
 
     fn empty() -> Arc<Installed> {
-        let compiled = Compiled {
-            matrix: Arc::new(Matrix::default()),
-            bindings: Vec::new(),
-            prefixes: Vec::new(),
-            classes: vec![Vec::new()],
-            port_classes: vec![0; 65_536].into(),
-            rules: Vec::new(),
-            sets: Vec::new(),
-        };
+        let compiled = Compiled::empty();
         Arc::new(Installed::new(Arc::new(compiled), SlotDirectory::default()))
     }
 
@@ -477,7 +580,7 @@ mod tests {
             pin_directory: PathBuf::from("/nonexistent/flowproof"),
             ..EbpfOptions::default()
         };
-        let mut capture = open(options, &matrix).unwrap();
+        let mut capture = open(options, names::Settings::default(), &matrix).unwrap();
         capture.install(&matrix).unwrap();
         let loopback = Interface {
             index: 1,

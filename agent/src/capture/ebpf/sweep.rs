@@ -5,7 +5,7 @@
 use aya::Ebpf;
 use aya::programs::{TestRun, TestRunOptions};
 use flowproof_common::key::FlowKey;
-use flowproof_common::layout::{DECIDE_HEADER, DECIDE_KEYS};
+use flowproof_common::layout::{DECIDE_HEADER, DECIDE_ORDERS, Order};
 use flowproof_common::record::{Counter, FlowRecord};
 use flowproof_common::ticks::Ticks;
 
@@ -19,23 +19,34 @@ const UNVERIFIED_INTERVAL: u64 = 200_000_000;
 /// Nanoseconds between looks at the verified flows, which only ever expire.
 const VERIFIED_INTERVAL: u64 = 5_000_000_000;
 
+/// Nanoseconds beyond the time that flows wait for their name, after which nobody seems to know of them.
+const OVERDUE: u64 = 1_000_000_000;
+
 /// When the tables were last looked at.
 pub(super) struct Sweep {
     unverified_at: u64,
     verified_at: u64,
     unverified_entries: u64,
     evictions: u64,
-    due: Vec<FlowKey>,
+    orders: Vec<Order>,
+    /// Held flows that are older than anybody waits for a name.
+    overdue: Vec<(FlowKey, FlowRecord)>,
+    hold: u64,
+    counters: Vec<u64>,
 }
 
 impl Sweep {
-    pub(super) const fn new() -> Self {
+    /// `hold` is how long flows wait for their name, nanoseconds.
+    pub(super) const fn new(hold: u64) -> Self {
         Self {
             unverified_at: 0,
             verified_at: 0,
             unverified_entries: 0,
             evictions: 0,
-            due: Vec::new(),
+            orders: Vec::new(),
+            overdue: Vec::new(),
+            hold,
+            counters: Vec::new(),
         }
     }
 
@@ -62,6 +73,7 @@ impl Sweep {
                 .saturating_sub(after[Counter::UnverifiedDeleted as usize])
                 .saturating_sub(self.unverified_entries);
             self.evictions = self.evictions.max(evicted);
+            self.counters = after;
         }
         if now.saturating_sub(self.verified_at) >= VERIFIED_INTERVAL {
             self.verified_at = now;
@@ -72,7 +84,8 @@ impl Sweep {
 
     fn collect(&mut self, ebpf: &Ebpf, table: &str, now: u64) -> Result<u64, CaptureError> {
         let ticks = Ticks::from_nanos(now);
-        let due = &mut self.due;
+        let (orders, overdue) = (&mut self.orders, &mut self.overdue);
+        let patience = self.hold.saturating_add(OVERDUE);
         let mut entries = 0;
         batch::for_each::<FlowKey, FlowRecord>(object::map_data(ebpf, table)?, |key, record| {
             entries += 1;
@@ -80,30 +93,52 @@ impl Sweep {
             if record.state.after_silence(key.protocol, &times, true) != record.state
                 || record.state.is_expired(key.protocol, &times)
             {
-                due.push(*key);
+                orders.push(Order {
+                    key: *key,
+                    ..Order::default()
+                });
+            }
+            if record.state.is_held() && times.since_first >= patience {
+                overdue.push((*key, *record));
             }
         })
         .map_err(|error| failed("reading the flow tables", &error))?;
         Ok(entries)
     }
 
-    fn decide(&mut self, ebpf: &mut Ebpf) -> Result<(), CaptureError> {
-        if self.due.is_empty() {
+    /// Has the kernel do these at the next chance, see [`Self::decide`].
+    pub(super) fn order(&mut self, orders: impl Iterator<Item = Order>) {
+        self.orders.extend(orders);
+    }
+
+    /// Takes the held flows that nobody has ruled on in time.
+    pub(super) fn take_overdue(&mut self) -> Vec<(FlowKey, FlowRecord)> {
+        std::mem::take(&mut self.overdue)
+    }
+
+    /// A counter of the probe at the last look.
+    pub(super) fn counter(&self, which: Counter) -> u64 {
+        self.counters.get(which as usize).copied().unwrap_or(0)
+    }
+
+    /// Has the kernel do what is ordered.
+    pub(super) fn decide(&mut self, ebpf: &mut Ebpf) -> Result<(), CaptureError> {
+        if self.orders.is_empty() {
             return Ok(());
         }
         let program = classifier(ebpf, DECIDE)?;
-        for keys in self.due.chunks(DECIDE_KEYS as usize) {
+        for orders in self.orders.chunks(DECIDE_ORDERS as usize) {
             let mut input = vec![0; DECIDE_HEADER as usize];
-            for key in keys {
-                input.extend_from_slice(batch::bytes_of(key));
+            for order in orders {
+                input.extend_from_slice(batch::bytes_of(order));
             }
             let mut options = TestRunOptions::new();
             options.data_in = Some(&input);
             program
                 .test_run(options)
-                .map_err(|error| failed("having the kernel decide about silent flows", &error))?;
+                .map_err(|error| failed("having the kernel decide about flows", &error))?;
         }
-        self.due.clear();
+        self.orders.clear();
         Ok(())
     }
 }

@@ -2,21 +2,32 @@
 //! generation number; the flip is one number in the settings; the old one is deleted when no program can
 //! be reading it any more.
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use aya::maps::lpm_trie::Key;
 use aya::{Ebpf, Pod};
-use flowproof_common::classify::{PREFIX_GENERATION_BITS, PrefixKey, RuleKey};
+use flowproof_common::address::Address;
+use flowproof_common::classify::{
+    DEPENDS_ON_NAME, FIRST_RULE_SLOT, PREFIX_GENERATION_BITS, PrefixKey, RuleKey,
+};
 use flowproof_common::record::Settings;
 
 use super::super::CaptureError;
 use super::object::map_data;
 use super::{EbpfOptions, batch, failed};
+use crate::matrix::compiled::Rule;
 use crate::matrix::installed::{Installed, MemberId, SlotDirectory};
+use crate::names::namer::MAX_PLACED;
+use crate::names::{Decisions, Namer};
 
 /// Longest time that a program may go on with a generation that it read before the flip. Programs run for
 /// microseconds with preemption off.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// The bits of a whole address, and of its key.
+const FULL: u8 = 128;
+const WHOLE: u32 = PREFIX_GENERATION_BITS + FULL as u32;
 
 /// Entries of the maps that depend on configuration and matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,10 +50,16 @@ fn roomy(count: usize, least: u32) -> u32 {
 impl Sizes {
     pub(super) fn for_matrix(matrix: &Installed, options: &EbpfOptions) -> Self {
         let members = matrix.compiled.sets.iter().map(Vec::len).sum();
+        // Prefixes of both generations; the kernel allocates them as they come.
+        let by_name = if matrix.compiled.names.is_empty() {
+            0
+        } else {
+            2 * u32::try_from(MAX_PLACED).unwrap_or(u32::MAX / 4)
+        };
         Self {
             verified: options.verified_flows.max(1),
             unverified: options.unverified_flows.max(1),
-            prefixes: roomy(matrix.compiled.prefixes.len(), 4096),
+            prefixes: roomy(matrix.compiled.prefixes.len(), 4096).saturating_add(by_name),
             rules: roomy(matrix.compiled.rules.len(), 16_384),
             slots: roomy(matrix.directory.len(), 1024),
             members: roomy(members, 4096),
@@ -104,6 +121,12 @@ pub(super) struct Loaded {
     directory: SlotDirectory,
     in_force: Generation,
     next: Option<(Generation, SlotDirectory)>,
+    /// Classes of whole addresses by the site, for when they stand for no name any more.
+    bound: HashMap<Address, u32>,
+    /// Addresses in the table by name.
+    by_name: HashSet<Address>,
+    /// Whether it was told that something found no room.
+    full: bool,
     retired: Option<(Generation, Instant)>,
 }
 
@@ -148,6 +171,9 @@ impl Loaded {
             directory: SlotDirectory::restore(slots),
             in_force,
             next: None,
+            bound: HashMap::new(),
+            by_name: HashSet::new(),
+            full: false,
             retired: None,
         };
         delete(ebpf, &stale)?;
@@ -163,59 +189,44 @@ impl Loaded {
     }
 
     /// Writes `matrix` beside the one in force and returns its generation. Nothing judges by it yet.
-    pub(super) fn fill(
-        &mut self,
-        ebpf: &mut Ebpf,
-        matrix: &Installed,
-    ) -> Result<u32, CaptureError> {
+    pub(super) fn fill(&mut self, ebpf: &mut Ebpf, namer: &Namer) -> Result<u32, CaptureError> {
+        let matrix = namer.matrix().as_ref();
         // The half of the port classes that is to be written must not be in use any more.
         if let Some((retired, since)) = self.retired.take() {
             std::thread::sleep(GRACE.saturating_sub(since.elapsed()));
             delete(ebpf, &retired)?;
         }
-        self.check_room(matrix)?;
+        self.check_room(namer)?;
         let number = self.in_force.number.wrapping_add(1).max(1);
         let compiled = &matrix.compiled;
-        let prefixes: Vec<_> = compiled
+        let by_name: HashMap<Address, u32> = namer.placed().collect();
+        // A whole address that also stands for a name has its class by name, which includes the other.
+        let bound = compiled
             .prefixes
             .iter()
+            .filter(|prefix| prefix.bits < FULL || !by_name.contains_key(&prefix.address))
             .map(|prefix| {
-                Key::new(
-                    PREFIX_GENERATION_BITS + u32::from(prefix.bits),
-                    PrefixKey::new(number, &prefix.address),
+                (
+                    prefix_key(number, &prefix.address, prefix.bits),
+                    prefix.class,
                 )
-            })
-            .collect();
-        let classes: Vec<u32> = compiled
-            .prefixes
+            });
+        let (prefixes, classes): (Vec<_>, Vec<_>) = bound
+            .chain(
+                by_name
+                    .iter()
+                    .map(|(address, class)| (prefix_key(number, address, FULL), *class)),
+            )
+            .unzip();
+        let (rules, slots): (Vec<_>, Vec<_>) = matrix
+            .rules()
+            .map(|(rule, value)| (rule_key(number, &rule), value))
+            .unzip();
+        let (member_keys, members): (Vec<u64>, Vec<u64>) = matrix
+            .directory
             .iter()
-            .map(|prefix| prefix.class)
-            .collect();
-        let rules: Vec<_> = compiled
-            .rules
-            .iter()
-            .map(|(rule, _)| RuleKey {
-                generation: number,
-                from: rule.from,
-                to: rule.to,
-                port_class: rule.port_class,
-                protocol: rule.protocol,
-                zero: 0,
-            })
-            .collect();
-        let slots: Vec<u32> = compiled
-            .rules
-            .iter()
-            .map(|(_, set)| matrix.slot(*set))
-            .collect();
-        let mut member_keys = Vec::new();
-        let mut members = Vec::new();
-        for (slot, own) in matrix.directory.iter() {
-            for (ordinal, member) in own.iter().enumerate() {
-                member_keys.push(u64::from(slot) << 32 | ordinal as u64);
-                members.push(member.0);
-            }
-        }
+            .flat_map(|(slot, own)| member_entries(slot, own))
+            .unzip();
         let half = (number & 1) << 16;
         let ports: Vec<u32> = (half..half + 65_536).collect();
         let port_classes: Vec<u32> = compiled
@@ -236,22 +247,31 @@ impl Loaded {
             delete(ebpf, &next)?;
             return Err(error);
         }
-        self.next = Some((next, matrix.directory.clone()));
+        self.bound = compiled
+            .prefixes
+            .iter()
+            .filter(|prefix| prefix.bits == FULL)
+            .map(|prefix| (prefix.address, prefix.class))
+            .collect();
+        self.by_name = by_name.into_keys().collect();
+        self.full = false;
+        self.next = Some((next, matrix.directory.as_ref().clone()));
         Ok(number)
     }
 
-    fn check_room(&self, matrix: &Installed) -> Result<(), CaptureError> {
+    fn check_room(&self, namer: &Namer) -> Result<(), CaptureError> {
+        let matrix = namer.matrix();
         let compiled = &matrix.compiled;
         let members: usize = matrix.directory.iter().map(|(_, own)| own.len()).sum();
         for (what, needed, room) in [
             (
                 "prefixes",
-                compiled.prefixes.len() + self.in_force.prefixes.len(),
+                compiled.prefixes.len() + namer.placed().count() + self.in_force.prefixes.len(),
                 self.sizes.prefixes,
             ),
             (
                 "rules",
-                compiled.rules.len() + self.in_force.rules.len(),
+                matrix.rules().count() + self.in_force.rules.len(),
                 self.sizes.rules,
             ),
             ("counter slots", matrix.directory.len(), self.sizes.slots),
@@ -265,6 +285,97 @@ impl Loaded {
                 });
             }
         }
+        Ok(())
+    }
+
+    /// Adds what names have taught since the matrix was put in force. What finds no room is left out, which is told: flows
+    /// to such addresses are judged one by one.
+    pub(super) fn learn(&mut self, ebpf: &Ebpf, decisions: &Decisions) -> Result<(), CaptureError> {
+        let number = self.in_force.number;
+        if let Some(matrix) = &decisions.matrix {
+            self.learn_slots(ebpf, matrix)?;
+        }
+        let room = (self.sizes.rules as usize / 2).saturating_sub(self.in_force.rules.len());
+        let (keys, values): (Vec<_>, Vec<_>) = decisions
+            .rules
+            .iter()
+            .filter(|(_, value)| self.has_slot(value & !DEPENDS_ON_NAME))
+            .take(room)
+            .map(|(rule, value)| (rule_key(number, rule), *value))
+            .unzip();
+        if keys.len() < decisions.rules.len() && !std::mem::replace(&mut self.full, true) {
+            tracing::warn!(
+                "the kernel's tables have no room for more combinations of names: flows to further addresses are judged \
+                 one by one; restart the daemon to size them anew"
+            );
+        }
+        write(ebpf, "RULES", &keys, &values)?;
+        self.in_force.rules.extend(keys);
+        let mut known: HashMap<Address, Option<u32>> = HashMap::new();
+        for (address, class) in &decisions.addresses {
+            known.insert(*address, *class);
+        }
+        let mut gone = Vec::new();
+        for (address, class) in known {
+            let key = prefix_key(number, &address, FULL);
+            match class.or_else(|| self.bound.get(&address).copied()) {
+                Some(class) => {
+                    if self.by_name.contains(&address) || self.has_room_for_prefix() {
+                        write(ebpf, "PREFIXES", &[key], &[class])?;
+                        if self.by_name.insert(address) && !self.bound.contains_key(&address) {
+                            self.in_force.prefixes.push(key);
+                        }
+                    }
+                }
+                None => {
+                    self.by_name.remove(&address);
+                    gone.push(key);
+                }
+            }
+        }
+        if !gone.is_empty() {
+            batch::delete(map_data(ebpf, "PREFIXES")?, &gone)
+                .map_err(|error| failed("deleting addresses from the kernel's tables", &error))?;
+            let gone: HashSet<[u8; 16]> = gone.iter().map(|key| key.data().address).collect();
+            self.in_force
+                .prefixes
+                .retain(|key| key.prefix_len() < WHOLE || !gone.contains(&key.data().address));
+        }
+        Ok(())
+    }
+
+    fn has_room_for_prefix(&self) -> bool {
+        self.in_force.prefixes.len() < self.sizes.prefixes as usize / 2
+    }
+
+    /// Whether the kernel has counters for a slot.
+    pub(super) fn has_slot(&self, slot: u32) -> bool {
+        slot < self.sizes.slots && (slot as usize) < self.directory.len()
+    }
+
+    /// Tells the kernel's memory what slots that names made count for.
+    fn learn_slots(&mut self, ebpf: &Ebpf, matrix: &Installed) -> Result<(), CaptureError> {
+        let known = self.directory.len();
+        let new: Vec<(u32, &[MemberId])> = matrix
+            .directory
+            .iter()
+            .skip(known.saturating_sub(FIRST_RULE_SLOT as usize))
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let members: usize = matrix.directory.iter().map(|(_, own)| own.len()).sum();
+        if matrix.directory.len() > self.sizes.slots as usize
+            || members > self.sizes.members as usize
+        {
+            return Ok(());
+        }
+        let (keys, values): (Vec<u64>, Vec<u64>) = new
+            .into_iter()
+            .flat_map(|(slot, own)| member_entries(slot, own))
+            .unzip();
+        write(ebpf, "SLOT_MEMBERS", &keys, &values)?;
+        self.directory = matrix.directory.as_ref().clone();
         Ok(())
     }
 
@@ -298,6 +409,30 @@ impl Loaded {
         }
         Ok(())
     }
+}
+
+fn rule_key(generation: u32, rule: &Rule) -> RuleKey {
+    RuleKey {
+        generation,
+        from: rule.from,
+        to: rule.to,
+        port_class: rule.port_class,
+        protocol: rule.protocol,
+        zero: 0,
+    }
+}
+
+fn prefix_key(generation: u32, address: &Address, bits: u8) -> Key<PrefixKey> {
+    Key::new(
+        PREFIX_GENERATION_BITS + u32::from(bits),
+        PrefixKey::new(generation, address),
+    )
+}
+
+fn member_entries(slot: u32, members: &[MemberId]) -> impl Iterator<Item = (u64, u64)> {
+    (0_u64..)
+        .zip(members)
+        .map(move |(ordinal, member)| (u64::from(slot) << 32 | ordinal, member.0))
 }
 
 /// Writes elements of one table.

@@ -83,13 +83,13 @@ impl Seen {
     /// Replays `files`. What can't be read to its end is looked through as far as it goes.
     pub(super) fn in_files(
         files: Vec<CaptureFile>,
-        judged: &Judged,
+        judged: &mut Judged,
         asked: &Asked,
         requirements: &[String],
     ) -> Result<(Self, Vec<CaptureError>), QueryError> {
         let replayed = replay(files, judged);
         let query = Query::of(asked);
-        let filter = Filter::new(&query, judged.installed(), &[])?;
+        let filter = Filter::new(&query, judged.installed(), &[], std::iter::empty())?;
         let mut seen = Self::new(Source::Capture);
         let mut tally = Tally::default();
         let (mut first, mut last) = (None, None);

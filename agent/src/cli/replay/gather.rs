@@ -8,11 +8,12 @@ use flowproof_common::protocol;
 use flowproof_common::record::{Event, EventKind, FlowRecord};
 use flowproof_common::state::Outcome;
 
-use crate::export::flow_line::Facts;
+use crate::export::flow_line::{Facts, KnownNames};
 use crate::flow::notes::Notes;
 use crate::flow::{FlowTable, Span};
 use crate::matrix::installed::Installed;
 use crate::matrix::{BuiltInRole, Direction, Requirement, RoleRef, ServiceKey};
+use crate::names::Namer;
 use crate::verdict::requirement::{Attempt, Observation, Place};
 
 /// A flow, over or not.
@@ -22,6 +23,7 @@ pub(in crate::cli) struct Flow {
     pub(in crate::cli) record: FlowRecord,
     pub(in crate::cli) span: Span,
     pub(in crate::cli) notes: Notes,
+    pub(in crate::cli) names: KnownNames,
 }
 
 impl Flow {
@@ -46,6 +48,7 @@ impl Flow {
             errors: &self.notes.errors,
             overturned: &self.notes.overturned,
             drop_reason: None,
+            names: &self.names,
         }
     }
 
@@ -95,12 +98,13 @@ impl Gatherer {
                 record: event.record,
                 span,
                 notes: self.notes.remove(&event.key).unwrap_or_default(),
+                names: KnownNames::default(),
             });
         }
     }
 
     /// All flows in the order of their first packets; those still in the table included.
-    pub(in crate::cli) fn finish(mut self, table: &FlowTable) -> Vec<Flow> {
+    pub(in crate::cli) fn finish(mut self, table: &FlowTable, namer: &Namer) -> Vec<Flow> {
         let mut flows = self.ended;
         for flow in table.flows() {
             flows.push(Flow {
@@ -108,7 +112,11 @@ impl Gatherer {
                 record: *flow.record,
                 span: flow.span,
                 notes: self.notes.remove(flow.key).unwrap_or_default(),
+                names: KnownNames::default(),
             });
+        }
+        for flow in &mut flows {
+            flow.names = KnownNames::of(namer, &flow.key, &flow.record);
         }
         // The key settles the order of flows that began at the same time.
         flows.sort_by_cached_key(|flow| {
@@ -146,7 +154,13 @@ pub(in crate::cli) fn observe(
     let mut observations: HashMap<ServiceKey, Observation> = HashMap::new();
     for flow in flows {
         let answerable = flow.is_answerable();
-        for &member in installed.members(flow.record.slot) {
+        // Of a flow whose name nobody could tell nobody knows what it was for.
+        let members = if flow.record.state.is_held() {
+            &[]
+        } else {
+            installed.members(flow.record.slot)
+        };
+        for &member in members {
             let requirement = installed.compiled.matrix.requirement(member);
             let attempt = flow.attempt(answerable && !goes_to_broadcast(requirement));
             observations.entry(member).or_default().add(&attempt);

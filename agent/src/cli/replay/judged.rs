@@ -76,6 +76,14 @@ impl Judged {
         }))
     }
 
+    /// Takes up what names added to the matrix while packets were judged.
+    pub(in crate::cli) fn follow(&mut self, matrix: &Arc<Installed>) {
+        if !Arc::ptr_eq(matrix, &self.installed) {
+            self.installed = Arc::clone(matrix);
+            self.explainer = Explainer::new(Arc::clone(matrix));
+        }
+    }
+
     /// What a capture judges by.
     pub(in crate::cli) fn installed(&self) -> &Arc<Installed> {
         &self.installed

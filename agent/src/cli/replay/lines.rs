@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::capture::Snapshot;
+use crate::export::flow_line::{PENDING, verdict_name};
 use crate::flow::Span;
 use crate::verdict::requirement::State;
 use flowproof_common::classify::Verdict;
@@ -52,9 +53,7 @@ impl SummaryLine {
         let mut outcomes = BTreeMap::new();
         let mut by_state = BTreeMap::new();
         for flow in flows {
-            *verdicts
-                .entry(flow.record.state.verdict().name())
-                .or_default() += 1;
+            *verdicts.entry(verdict_name(flow.record.state)).or_default() += 1;
             *outcomes.entry(flow.outcome().name()).or_default() += 1;
         }
         for state in states {
@@ -75,7 +74,13 @@ impl SummaryLine {
             packets_unparsed: sum(|counters| counters.unparsed),
             bytes: sum(|counters| counters.bytes),
             flows: flows.len() as u64,
-            by_verdict: counts(Verdict::ALL.map(Verdict::name), &verdicts),
+            by_verdict: counts(
+                Verdict::ALL
+                    .map(Verdict::name)
+                    .into_iter()
+                    .chain(verdicts.contains_key(PENDING).then_some(PENDING)),
+                &verdicts,
+            ),
             by_outcome: counts(Outcome::ALL.map(Outcome::name), &outcomes),
             by_state: counts(State::ALL.map(State::name), &by_state),
             lost: totals

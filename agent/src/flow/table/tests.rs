@@ -49,6 +49,9 @@ impl Tables for Rules {
             _ => None,
         }
     }
+    fn has_names(&self) -> bool {
+        false
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -490,7 +493,7 @@ fn a_packet_seen_at_two_points_counts_once() {
         };
         assert_eq!(
             run.see(&RULES, at, point(near, false), &packet, None),
-            Treatment::Counted
+            Treatment::Counted(Wanted::Nothing)
         );
         assert_eq!(
             run.see(&RULES, at, point(far, true), &packet, None),
@@ -502,7 +505,7 @@ fn a_packet_seen_at_two_points_counts_once() {
     // The owner is gone: after two seconds the other takes over.
     assert_eq!(
         run.see(&RULES, 3_000, point(2, true), &c(ACK), None),
-        Treatment::Counted
+        Treatment::Counted(Wanted::Nothing)
     );
 }
 
@@ -565,8 +568,14 @@ fn fragments_belong_to_the_flow_of_the_first() {
     };
     let mut run = Run::new(Limits::default());
     assert_eq!(run.see(&RULES, 0, 3, &later, None), Treatment::Orphan);
-    assert_eq!(run.see(&RULES, 1, 3, &first, None), Treatment::Counted);
-    assert_eq!(run.see(&RULES, 2, 3, &later, None), Treatment::Counted);
+    assert_eq!(
+        run.see(&RULES, 1, 3, &first, None),
+        Treatment::Counted(Wanted::Nothing)
+    );
+    assert_eq!(
+        run.see(&RULES, 2, 3, &later, None),
+        Treatment::Counted(Wanted::Nothing)
+    );
     assert_eq!(
         run.see(
             &RULES,
@@ -609,7 +618,10 @@ fn first_fragments_are_bounded() {
         fragment_id: id,
         ..ask(9000)
     };
-    assert_eq!(run.see(&RULES, 1, 3, &later(9), None), Treatment::Counted);
+    assert_eq!(
+        run.see(&RULES, 1, 3, &later(9), None),
+        Treatment::Counted(Wanted::Nothing)
+    );
     assert_eq!(run.see(&RULES, 1, 3, &later(5), None), Treatment::Orphan);
 }
 
@@ -645,7 +657,10 @@ fn a_flood_does_not_push_out_verified_flows() {
     assert_eq!(run.table.verified().0, 1);
     assert_eq!(run.table.unverified().0, 100);
     assert_eq!(run.table.evictions(), 900);
-    assert_eq!(run.see(&RULES, 2_000, 3, &c(ACK), None), Treatment::Counted);
+    assert_eq!(
+        run.see(&RULES, 2_000, 3, &c(ACK), None),
+        Treatment::Counted(Wanted::Nothing)
+    );
     assert_eq!(run.slot(2).begun, 1);
     // Their totals are kept.
     assert_eq!(run.slot(UNEXPECTED_SLOT).begun, 1000);
@@ -859,7 +874,7 @@ mod any_traffic {
             for (pause, packet, at_point, generation) in steps {
                 at += pause;
                 run.table.begin_generation(generation);
-                if run.see(&RULES, at, at_point, &packet, None) == Treatment::Counted {
+                if run.see(&RULES, at, at_point, &packet, None) == Treatment::Counted(Wanted::Nothing) {
                     counted += 1;
                 }
                 let (verified, unverified) = (run.table.verified(), run.table.unverified());

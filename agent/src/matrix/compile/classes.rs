@@ -128,6 +128,32 @@ impl Classes {
         Ok(Self { prefixes, tags })
     }
 
+    /// The class that comes next, without its bound bit.
+    pub(super) fn number_of_next(&self) -> Result<u32, CompileError> {
+        u32::try_from(self.tags.len())
+            .ok()
+            .filter(|class| *class < CLASS_INDEX)
+            .ok_or(CompileError::TooManyClasses { limit: CLASS_INDEX })
+    }
+
+    /// The class of addresses that have `roles` because of a name; one with the same roles if there is one from `first`
+    /// on. Classes of prefixes are never taken, because what is learned may be wrong.
+    pub(super) fn named(&mut self, roles: &[BoundRole], first: u32) -> Result<u32, CompileError> {
+        let wanted: Vec<Tag> = roles.iter().map(|role| Tag::Role(*role)).collect();
+        let known = (first..)
+            .zip(&self.tags[first as usize..])
+            .find_map(|(class, tags)| (*tags == wanted).then_some(class));
+        let class = match known {
+            Some(class) => class,
+            None => {
+                let class = self.number_of_next()?;
+                self.tags.push(wanted);
+                class
+            }
+        };
+        Ok(numbered(&self.tags, class))
+    }
+
     /// The classes as rules name them, with what their addresses are.
     pub(super) fn numbered(&self) -> impl Iterator<Item = (u32, &[Tag])> {
         (0..)

@@ -140,7 +140,7 @@ fn ask(installed: &Installed, flow_text: &str) -> String {
     let (name, number) = service.split_once('/').unwrap_or((service, "0"));
     let protocol: Protocol = name.parse().unwrap();
     let (key, sender, _) = flow(from, to, protocol.number(), number.parse().unwrap());
-    let slot = slot_of(installed, &key, sender);
+    let slot = slot_of(installed, &key, sender).slot();
     let mut answer = vec![Verdict::of_slot(slot).name().to_owned()];
     answer.extend(
         installed

@@ -1,0 +1,374 @@
+//! The verdict by name. In order of weight:
+//!
+//! 1. The name that the initiator writes at the head of its conversation. It is the word of the one who opens the
+//!    connection, so it is checked against DNS: a name that DNS told this client to find elsewhere, at an address that
+//!    was told to it under forbidden names only, is a mismatch.
+//! 2. What DNS told this very client about the address, the newest answer before the flow first.
+//! 3. What DNS told anybody about the address.
+//!
+//! With an encrypted ClientHello the visible name is another's, unless DNS knows the address by it; clients also send
+//! the extension to everybody so that its use can't be told from its absence (RFC 9849, section 6.2), so the visible name
+//! counts where nothing better is known.
+
+use std::collections::HashMap;
+
+use flowproof_common::address::Address;
+use flowproof_common::classify::{FIRST_RULE_SLOT, Tables};
+use flowproof_common::key::{FlowKey, Side};
+
+use super::answer::Name;
+use super::book::{NameBook, Told};
+use super::flow_name::{Confidence, FlowName, Mismatch, NameSource};
+use super::wire::hello::{Hello, Source};
+use crate::matrix::installed::Installed;
+use crate::matrix::installed::mixed::NamedEnd;
+
+/// Names that one sentence lists.
+const LISTED: usize = 3;
+
+/// What a decision is made from.
+pub(super) struct Case<'a> {
+    pub(super) key: &'a FlowKey,
+    pub(super) initiator: Side,
+    /// When the flow began, nanoseconds.
+    pub(super) begun: u64,
+    /// The head, if one was read.
+    pub(super) hello: Option<&'a Hello>,
+    /// Whether a head may still come.
+    pub(super) may_come: bool,
+    /// Whether this is the last look, so that what is known now has to do.
+    pub(super) last: bool,
+}
+
+/// By name: what its encrypted ClientHellos show in its place, as its HTTPS record says.
+pub(super) type PublicNames = HashMap<Name, Name, foldhash::quality::RandomState>;
+
+/// Where names and rules are looked up.
+pub(super) struct Sources<'a> {
+    pub(super) book: &'a mut NameBook,
+    pub(super) matrix: &'a mut Installed,
+    pub(super) public_names: &'a PublicNames,
+    pub(super) now: u64,
+}
+
+/// The name and slot of a flow, or nothing if it is better to wait.
+pub(super) fn decide(case: &Case<'_>, sources: &mut Sources<'_>) -> Option<FlowName> {
+    let mut desk = Desk::new(case, sources);
+    let written = case
+        .hello
+        .and_then(|hello| Some((hello, hello.server_name.clone()?)));
+    if let Some((hello, name)) = written {
+        if !hello.encrypted || desk.dns_knows(&name) || desk.is_not_outer(&name) {
+            return Some(desk.by_hello(hello, name));
+        }
+        let outer = format!("the ClientHello is encrypted; {name} is only its outer name");
+        if let Some(mut found) = desk.by_dns() {
+            found.notes.push(outer);
+            found.alpn.clone_from(&hello.alpn);
+            found.confidence = found.confidence.min(Confidence::Medium);
+            return Some(found);
+        }
+        if !case.last {
+            return None;
+        }
+        let mut found = desk.by_hello(hello, name);
+        found.notes.push(outer);
+        found.confidence = Confidence::Low;
+        return Some(found);
+    }
+    if case.may_come && !case.last {
+        return None;
+    }
+    let mut found = match desk.by_dns() {
+        Some(found) => found,
+        None if case.last => desk.nameless(),
+        None => return None,
+    };
+    if let Some(hello) = case.hello {
+        found.alpn.clone_from(&hello.alpn);
+        found.notes.push(format!(
+            "{} gives no name",
+            match hello.source {
+                Source::Tls => "the TLS ClientHello",
+                Source::Quic => "the QUIC ClientHello",
+                Source::Http => "the HTTP request",
+            }
+        ));
+    }
+    Some(found)
+}
+
+struct Desk<'a, 'b> {
+    case: &'a Case<'a>,
+    sources: &'a mut Sources<'b>,
+    client: Address,
+    server: Address,
+    /// What the client was told about the server's address, newest first.
+    told: Vec<Told>,
+    /// What anybody was told.
+    anybody: Vec<Told>,
+}
+
+impl<'a, 'b> Desk<'a, 'b> {
+    fn new(case: &'a Case<'a>, sources: &'a mut Sources<'b>) -> Self {
+        let (client, _) = case.key.end(case.initiator);
+        let (server, _) = case.key.end(case.initiator.other());
+        let current = |mut told: Vec<Told>| {
+            told.retain(|told| told.current);
+            told
+        };
+        let told = current(sources.book.told(&client, &server, sources.now));
+        let anybody = current(sources.book.names_of(&server, sources.now));
+        Self {
+            case,
+            sources,
+            client,
+            server,
+            told,
+            anybody,
+        }
+    }
+
+    fn dns_knows(&self, name: &str) -> bool {
+        self.told
+            .iter()
+            .chain(&self.anybody)
+            .any(|told| &*told.name == name)
+    }
+
+    /// Whether the visible name of an encrypted ClientHello is no other's: every name of the address shows another one in
+    /// its place.
+    fn is_not_outer(&self, name: &Name) -> bool {
+        let mut shown = self
+            .told
+            .iter()
+            .chain(&self.anybody)
+            .map(|told| self.sources.public_names.get(&told.name))
+            .peekable();
+        shown.peek().is_some() && shown.all(|shown| shown.is_some_and(|shown| shown != name))
+    }
+
+    /// The slot if the server stands for `patterns`.
+    fn slot(&mut self, patterns: &[u32]) -> u32 {
+        let matrix = &mut *self.sources.matrix;
+        let from = self
+            .sources
+            .book
+            .patterns_of(&self.client, self.sources.now);
+        let from = NamedEnd {
+            class: matrix.address_class(&self.client),
+            patterns: &from,
+        };
+        let to = NamedEnd {
+            class: matrix.address_class(&self.server),
+            patterns,
+        };
+        matrix.slot_by_names(self.case.key, self.case.initiator, from, to)
+    }
+
+    fn slot_of_name(&mut self, name: &str) -> u32 {
+        let patterns = self.sources.book.patterns_of_name(name);
+        self.slot(&patterns)
+    }
+
+    fn by_hello(&mut self, hello: &Hello, name: Name) -> FlowName {
+        self.sources.book.touch(&name);
+        let source = match hello.source {
+            Source::Tls => NameSource::Tls,
+            Source::Quic => NameSource::Quic,
+            Source::Http => NameSource::Http,
+        };
+        let slot = self.slot_of_name(&name);
+        let confirmed = self.dns_knows(&name);
+        let mut found = FlowName {
+            source,
+            confidence: if confirmed {
+                Confidence::High
+            } else {
+                Confidence::Medium
+            },
+            alpn: hello.alpn.clone(),
+            notes: Vec::new(),
+            mismatch: None,
+            slot,
+            name: Some(name.clone()),
+        };
+        if confirmed {
+            found.notes.push("DNS agrees".to_owned());
+        }
+        if slot < FIRST_RULE_SLOT {
+            found.mismatch = self.allowed_otherwise(&name, source);
+        } else if let Some(detail) = self.contradicted(&name, source) {
+            // What would have covered it is what the name claims.
+            found.mismatch = Some(Mismatch {
+                slot,
+                contradicted: true,
+                detail,
+            });
+            found.slot = self.slot(&[]);
+        }
+        found
+    }
+
+    /// If the address stands for names that would be allowed: which, and that this one is not among them.
+    fn allowed_otherwise(&mut self, name: &str, source: NameSource) -> Option<Mismatch> {
+        let patterns = self
+            .sources
+            .book
+            .patterns_of(&self.server, self.sources.now);
+        let slot = self.slot(&patterns);
+        if slot < FIRST_RULE_SLOT {
+            return None;
+        }
+        let allowed = self.listed(true);
+        Some(Mismatch {
+            slot,
+            contradicted: false,
+            detail: format!(
+                "{} is allowed as {allowed}, but {} says {name}",
+                std::net::IpAddr::from(self.server),
+                source.words()
+            ),
+        })
+    }
+
+    /// Whether DNS told this client that `name` is elsewhere and this address is another's, whom no requirement names.
+    fn contradicted(&mut self, name: &str, source: NameSource) -> Option<String> {
+        let book = &*self.sources.book;
+        if self.told.is_empty() || book.has_stood_for(name, &self.server) {
+            return None;
+        }
+        let elsewhere = book.addresses_told(&self.client, name, self.sources.now);
+        if elsewhere.is_empty() || elsewhere.contains(&self.server) {
+            return None;
+        }
+        let told: Vec<Name> = self.told.iter().map(|told| told.name.clone()).collect();
+        if told
+            .iter()
+            .any(|other| self.slot_of_name(other) >= FIRST_RULE_SLOT)
+        {
+            return None;
+        }
+        let server = std::net::IpAddr::from(self.server);
+        let place = elsewhere.first().map_or_else(String::new, |place| {
+            std::net::IpAddr::from(*place).to_string()
+        });
+        Some(format!(
+            "{} says {name}, but DNS told this client that {server} is {} and that {name} is {place}",
+            source.words(),
+            self.listed(false)
+        ))
+    }
+
+    /// What DNS alone says; nothing if it says nothing, or nothing good yet.
+    fn by_dns(&mut self) -> Option<FlowName> {
+        let own = !self.told.is_empty();
+        let entries = if own { &self.told } else { &self.anybody };
+        let entries: Vec<(Name, u64)> = entries
+            .iter()
+            .map(|told| (told.name.clone(), told.when))
+            .collect();
+        let judged: Vec<(Name, u64, u32)> = entries
+            .into_iter()
+            .map(|(name, at)| {
+                let slot = self.slot_of_name(&name);
+                (name, at, slot)
+            })
+            .collect();
+        // Of others it is unknown which name this client means, so what is allowed is taken for it.
+        let chosen = if own {
+            judged
+                .iter()
+                .find(|(_, at, _)| *at <= self.case.begun)
+                .or(judged.first())
+        } else {
+            judged
+                .iter()
+                .find(|(_, _, slot)| *slot >= FIRST_RULE_SLOT)
+                .or(judged.first())
+        };
+        let (name, _, slot) = chosen?.clone();
+        let expected = slot >= FIRST_RULE_SLOT;
+        // An answer on its way may still allow it.
+        if !expected && !self.case.last {
+            return None;
+        }
+        let clear = judged
+            .iter()
+            .all(|(_, _, other)| (*other >= FIRST_RULE_SLOT) == expected);
+        let mut notes = Vec::new();
+        if !own {
+            notes.push("DNS told others so; no answer to this client was seen".to_owned());
+        }
+        if !clear {
+            notes.push(format!(
+                "the address is shared: it also stands for {}",
+                listed(
+                    judged
+                        .iter()
+                        .map(|(name, ..)| name)
+                        .filter(|other| **other != name)
+                )
+            ));
+        }
+        let mismatch = if expected {
+            None
+        } else {
+            self.allowed_otherwise(&name, NameSource::Dns)
+        };
+        self.sources.book.touch(&name);
+        Some(FlowName {
+            name: Some(name),
+            source: NameSource::Dns,
+            confidence: if own && clear {
+                Confidence::Medium
+            } else {
+                Confidence::Low
+            },
+            alpn: Vec::new(),
+            notes,
+            mismatch,
+            slot,
+        })
+    }
+
+    /// Nobody said anything.
+    fn nameless(&mut self) -> FlowName {
+        let slot = self.slot(&[]);
+        FlowName {
+            name: None,
+            source: NameSource::None,
+            confidence: Confidence::Low,
+            alpn: Vec::new(),
+            notes: Vec::new(),
+            mismatch: None,
+            slot,
+        }
+    }
+
+    /// Names of the address, as a list in words: those that a requirement needs, or all.
+    fn listed(&self, needed: bool) -> String {
+        let told = self.told.iter().chain(&self.anybody);
+        listed(
+            told.filter(|told| !needed || !told.patterns.is_empty())
+                .map(|told| &told.name),
+        )
+    }
+}
+
+fn listed<'n>(names: impl Iterator<Item = &'n Name>) -> String {
+    let mut names: Vec<&str> = names.map(|name| &**name).collect();
+    // Not sorted: the newest say most.
+    let mut seen = std::collections::BTreeSet::new();
+    names.retain(|name| seen.insert(*name));
+    let more = names.len().saturating_sub(LISTED);
+    names.truncate(LISTED);
+    let mut text = names.join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    if text.is_empty() {
+        "another name".clone_into(&mut text);
+    }
+    text
+}
