@@ -13,12 +13,14 @@ const MAX_NAME_BYTES: usize = 253;
 const MAX_LABEL_BYTES: usize = 63;
 
 /// A DNS name in lower case, possibly with wildcards: `www.example.org`, `*.example.org`, `*xt.blob.example.org`.
-/// A `*` stands for a part of a label; as the whole first label it stands for one label or more.
+/// A `*` stands for a part of a label; as the whole first label it stands for one label or more. International names
+/// are kept as they go over the wire: `xn--bcher-kva.example`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamePattern(Arc<str>);
 
 impl NamePattern {
-    /// Reads a name or a pattern. Case and a final dot do not matter.
+    /// Reads a name or a pattern. Case and a final dot do not matter, and an international name is the same as its
+    /// ASCII form (UTS #46, non-transitional).
     ///
     /// # Errors
     /// [`BindingError`] says which part is no DNS name and what to write.
@@ -35,14 +37,14 @@ impl NamePattern {
                 "write only the host name, without a port; ports belong to `services` of the requirement",
             ));
         }
-        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        let name = if text.is_ascii() {
+            text.to_ascii_lowercase()
+        } else {
+            to_ascii(text).map_err(error)?
+        };
+        let name = name.strip_suffix('.').unwrap_or(&name);
         if name.len() > MAX_NAME_BYTES {
             return Err(error("a DNS name has at most 253 characters"));
-        }
-        if !name.is_ascii() {
-            return Err(error(
-                "write international names in their ASCII form (`xn--...`)",
-            ));
         }
         let mut literal_labels = 0;
         for label in name.split('.') {
@@ -94,6 +96,45 @@ impl NamePattern {
     pub fn is_wildcard(&self) -> bool {
         self.0.contains('*')
     }
+
+    /// The labels after the last one with a `*`; none for a name without wildcards.
+    #[must_use]
+    pub fn below_wildcard(&self) -> Option<&str> {
+        let (_, after) = self.0.rsplit_once('*')?;
+        after.split_once('.').map(|(_, labels)| labels)
+    }
+}
+
+/// An international name in the form that goes over the wire, label by label, since a `*` is no part of a name.
+fn to_ascii(text: &str) -> Result<String, &'static str> {
+    // The full stops that UTS #46 takes for dots.
+    let text = text.replace(['\u{3002}', '\u{ff0e}', '\u{ff61}'], ".");
+    // Far more than any name needs: what is mapped may shrink, and nobody waits for a hostile text.
+    if text.len() > 4 * MAX_NAME_BYTES {
+        return Err("a DNS name has at most 253 characters");
+    }
+    let mut name = String::with_capacity(text.len());
+    for (position, label) in text.split('.').enumerate() {
+        if position > 0 {
+            name.push('.');
+        }
+        if label.is_ascii() {
+            name.push_str(&label.to_ascii_lowercase());
+            continue;
+        }
+        // The full-width asterisk would be mapped to the plain one.
+        if label.contains(['*', '\u{ff0a}']) {
+            return Err(
+                "a `*` can't be a part of an international label: make it a label of its own, as in `*.b\u{fc}cher.example`, or list the names",
+            );
+        }
+        let label = idna::domain_to_ascii_cow(label.as_bytes(), idna::AsciiDenyList::EMPTY)
+            .map_err(|_| {
+                "a label between the dots is no international name (UTS #46): write its ASCII form, `xn--...`"
+            })?;
+        name.push_str(&label);
+    }
+    Ok(name)
 }
 
 impl fmt::Display for NamePattern {
@@ -315,6 +356,23 @@ mod tests {
             Ok(("_ldap._tcp.example.org", false)),
         );
         check("fileserver", Ok(("fileserver", false)));
+        check("bücher.example", Ok(("xn--bcher-kva.example", false)));
+        check("BÜCHER.Example.", Ok(("xn--bcher-kva.example", false)));
+        check(
+            "XN--BCHER-KVA.example",
+            Ok(("xn--bcher-kva.example", false)),
+        );
+        check("*.bücher.example", Ok(("*.xn--bcher-kva.example", false)));
+        check(
+            "a.*.bücher.example",
+            Ok(("a.*.xn--bcher-kva.example", false)),
+        );
+        check(
+            "*xt.bücher.example",
+            Ok(("*xt.xn--bcher-kva.example", false)),
+        );
+        check("straße.example", Ok(("xn--strae-oqa.example", false)));
+        check("例え。テスト", Ok(("xn--r8jz45g.xn--zckzah", false)));
         check(
             "tag:AzureCloud.WestEurope",
             Ok(("tag:AzureCloud.WestEurope", false)),
@@ -337,7 +395,14 @@ mod tests {
         check("fe80::1%eth0", Err("has a zone"));
         check("https://example.org/", Err("without scheme"));
         check("example.org:443", Err("without a port"));
-        check("exämple.org", Err("xn--"));
+        check("bü\u{0}cher.example", Err("letters, digits"));
+        check("a\u{2488}com.example", Err("no international name"));
+        check("*bücher.example", Err("label of its own"));
+        check("＊ü.example", Err("label of its own"));
+        check("＊.example", Err("label of its own"));
+        check(&"ü.".repeat(150), Err("at most 253"));
+        check(&"ü".repeat(60), Err("at most 63"));
+        check(&"ü".repeat(100_000), Err("at most 253"));
         check("*", Err("role `any`"));
         check("**.example.org", Err("single `*`"));
         check("a..b", Err("is empty"));
@@ -346,6 +411,23 @@ mod tests {
         check("tag:Azure Cloud", Err("is not a service tag"));
         check(&"a".repeat(64), Err("at most 63"));
         check(&"a.".repeat(150), Err("at most 253"));
+    }
+
+    #[test]
+    fn knows_what_is_below_the_wildcard() {
+        let check = |text: &str, expect| {
+            assert_eq!(
+                NamePattern::new(text).unwrap().below_wildcard(),
+                expect,
+                "{text}"
+            );
+        };
+        check("*.example.org", Some("example.org"));
+        check("*xt.example.org", Some("example.org"));
+        check("gcs.*.example.org", Some("example.org"));
+        check("*.*.com", Some("com"));
+        check("www.*", None);
+        check("www.example.org", None);
     }
 
     proptest! {
@@ -360,6 +442,15 @@ mod tests {
         #[test]
         fn reading_never_panics(text in ".{0,40}") {
             let _ = Binding::parse(&text);
+        }
+
+        #[test]
+        fn international_names_are_folded_to_what_is_read_as_itself(text in "[a-zA-ZäöüßÄéя例え。.*-]{1,20}") {
+            if let Ok(parsed) = Binding::parse(&text) {
+                let printed = parsed.binding.to_string();
+                prop_assert!(printed.is_ascii());
+                prop_assert_eq!(Binding::parse(&printed).map(|again| again.binding), Ok(parsed.binding));
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod compiled;
 pub mod id;
 pub mod installed;
 pub mod model;
+mod public_suffix;
 mod read;
 pub mod schema;
 pub mod service;

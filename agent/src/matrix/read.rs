@@ -14,6 +14,7 @@ use super::model::{
     BuiltInRole, Direction, Document, Matrix, Necessity, Provenance, Requirement, Role, RoleIndex,
     RoleRef, System,
 };
+use super::public_suffix::is_public_suffix;
 use super::service::Service;
 use crate::finding::Findings;
 use crate::yaml::{self, Fields, Keys, LoadError, Node, Reporter, Source, Span, Value};
@@ -582,6 +583,17 @@ pub(crate) fn bindings(
                 "host-bits-set",
                 node.span,
                 format!("`{text}` has bits set beyond its length and is read as {binding}: write that, or the address alone"),
+            );
+        }
+        if let Binding::Name(name) = &binding
+            && let Some(suffix) = name
+                .below_wildcard()
+                .filter(|suffix| is_public_suffix(suffix))
+        {
+            reporter.warning(
+                "wildcard-on-public-suffix",
+                node.span,
+                format!("`{text}` covers names that anybody can register below `{suffix}`: write the vendor's own domain after the wildcard"),
             );
         }
         if seen.insert(binding.clone()) {

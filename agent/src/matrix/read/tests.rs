@@ -289,6 +289,17 @@ fn ids_and_roles_are_checked() {
             "duplicate-binding 8:76 ",
         ],
     );
+    check(
+        &example(
+            "\"*.microsoft.com\"",
+            "\"*.com\", \"*.Co.UK.\", \"*azure.com\", \"*.blob.core.windows.net\", \"*.corp\"",
+        ),
+        &[
+            "wildcard-on-public-suffix 8:51 below `com`",
+            "wildcard-on-public-suffix 8:60 below `co.uk`",
+            "wildcard-on-public-suffix 8:72 `*azure.com`",
+        ],
+    );
 }
 
 #[test]
