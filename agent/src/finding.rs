@@ -119,6 +119,16 @@ impl Findings {
         self.sources.extend(other.sources);
     }
 
+    /// Makes warnings of errors, where something else takes the place of what is wrong.
+    pub(crate) fn soften(&mut self) {
+        for finding in &mut self.list {
+            finding.severity = match finding.severity {
+                Severity::Error | Severity::Warning => Severity::Warning,
+                Severity::Note => Severity::Note,
+            };
+        }
+    }
+
     /// Takes the findings of one file: sorts them by place, and drops repetitions (an alias repeats the errors of
     /// its anchor).
     pub(crate) fn extend_from(&mut self, source: &Arc<Source>, mut found: Vec<Finding>) {

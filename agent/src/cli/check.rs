@@ -6,10 +6,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::tags::TagArguments;
 use super::{Error, Format, Outcome, print, print_error, snippet};
 use crate::finding::{Finding, Findings};
 use crate::matrix::{Matrix, Requirement, Role, Service, System};
 use crate::site::Site;
+use crate::site::tags::{self, TagReading};
 
 /// Arguments of `flowproof check`.
 #[derive(Debug, clap::Args)]
@@ -20,6 +22,8 @@ pub(super) struct Arguments {
     /// A site file to check against the matrix
     #[arg(long, value_name = "FILE")]
     site: Option<PathBuf>,
+    #[command(flatten)]
+    tags: TagArguments,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -32,12 +36,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
         Some(path) => Some(Site::read(path, &reading)?),
         None => None,
     };
+    let uses = tags::uses(&reading, site.as_ref());
+    let tags = TagReading::read(&arguments.tags.options(), &uses)?;
     let mut findings = reading.findings;
     let mut deployed = None;
     if let Some(site) = site {
         findings.append(site.findings);
         deployed = site.site;
     }
+    findings.append(tags.findings);
     match arguments.format {
         Format::Json => print(|out| json(&reading.matrix, &findings, out))?,
         Format::Text => {

@@ -11,13 +11,16 @@ use std::sync::Arc;
 
 use flowproof_common::classify::Verdict;
 use flowproof_common::protocol;
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::replay::Judged;
+use super::tags::TagArguments;
 use super::{Error, Format, Outcome, print, snippet};
 use crate::capture::file::open_all;
-use crate::matrix::compiled::Compiled;
-use crate::matrix::{Protocol, ServiceKey};
+use crate::matrix::compiled::{BoundRole, Compiled};
+use crate::matrix::{Binding, Protocol, RoleRef, ServiceKey};
+use crate::site::tags::TagBook;
 use crate::verdict::explain::{Because, End, Explanation};
 use crate::verdict::near_miss::service_text;
 use crate::verdict::{Asked, role_name};
@@ -34,6 +37,8 @@ pub(super) struct Arguments {
     /// The site file that says which systems are deployed and what their roles are bound to
     #[arg(long, value_name = "FILE")]
     site: PathBuf,
+    #[command(flatten)]
+    tags: TagArguments,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -54,7 +59,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let asked = parse(&arguments.flow).map_err(|error| Error::Usage(error.to_string()))?;
     let files = open_all(&arguments.look.capture)?;
-    let Some(mut judged) = Judged::read(&arguments.matrix, Some(&arguments.site))? else {
+    let tags = arguments.tags.options();
+    let Some(mut judged) = Judged::read(&arguments.matrix, Some(&arguments.site), &tags)? else {
         return Ok(Outcome::FallsShort);
     };
     let compiled = Arc::clone(&judged.installed().compiled);
@@ -81,6 +87,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let page = Page {
         compiled: &compiled,
         site: &arguments.site,
+        tags: judged.tags(),
         asked: &asked,
         explanation: &explanation,
         seen: seen.as_ref(),
@@ -238,6 +245,7 @@ fn bracketed(address: IpAddr) -> String {
 struct Page<'a> {
     compiled: &'a Compiled,
     site: &'a Path,
+    tags: &'a TagBook,
     asked: &'a Asked,
     explanation: &'a Explanation,
     seen: Option<&'a Seen>,
@@ -310,23 +318,34 @@ impl Page<'_> {
                 "{name} {} is {}: {}",
                 end.address,
                 role_name(self.compiled, *role),
-                self.because(*because, role.system)
+                self.because(*because, *role)
             )?;
         }
         Ok(())
     }
 
-    fn because(&self, because: Because, system: crate::matrix::SystemIndex) -> String {
+    fn because(&self, because: Because, role: BoundRole) -> String {
+        let system = role.system;
         match because {
-            Because::Site(prefix) => format!(
-                "{} binds it to {}",
-                snippet::visible(&self.site.display().to_string()),
-                crate::matrix::Binding::Prefix(prefix)
-            ),
+            Because::Site(prefix) => match self.tag_with(prefix, role) {
+                Some((tag, true)) => format!(
+                    "the rule pack `{}` names tag:{tag}, which has {prefix}",
+                    self.compiled.matrix.system(system).id,
+                ),
+                Some((tag, false)) => format!(
+                    "{} binds it to tag:{tag}, which has {prefix}",
+                    snippet::visible(&self.site.display().to_string()),
+                ),
+                None => format!(
+                    "{} binds it to {}",
+                    snippet::visible(&self.site.display().to_string()),
+                    Binding::Prefix(prefix)
+                ),
+            },
             Because::Pack(prefix) => format!(
                 "the rule pack `{}` names {}",
                 self.compiled.matrix.system(system).id,
-                crate::matrix::Binding::Prefix(prefix)
+                Binding::Prefix(prefix)
             ),
             Because::LimitedBroadcast => "the limited broadcast address".to_owned(),
             Because::DirectedBroadcast(prefix) => {
@@ -334,6 +353,38 @@ impl Page<'_> {
             }
             Because::Loopback => "a loopback address".to_owned(),
         }
+    }
+
+    /// The tag through which a role has a prefix that is not bound itself, and whether the pack names it.
+    fn tag_with(&self, prefix: IpNet, role: BoundRole) -> Option<(&str, bool)> {
+        let (_, bound) = self
+            .compiled
+            .bindings
+            .iter()
+            .find(|(other, _)| *other == role)?;
+        // What is bound itself comes first, then what the tags stand for.
+        let tag = bound
+            .iter()
+            .take_while(|binding| **binding != Binding::Prefix(prefix))
+            .find_map(|binding| match binding {
+                Binding::Tag(tag) => self
+                    .tags
+                    .get(tag)
+                    .filter(|known| known.prefixes.contains(&prefix))
+                    .map(|_| tag),
+                Binding::Prefix(_) | Binding::Name(_) => None,
+            })?;
+        let pack = match role.role {
+            RoleRef::Declared(index) => self
+                .compiled
+                .matrix
+                .system(role.system)
+                .role(index)
+                .names
+                .contains(&Binding::Tag(tag.clone())),
+            RoleRef::BuiltIn(_) => false,
+        };
+        Some((tag, pack))
     }
 
     /// What a requirement says, on one line.
@@ -396,7 +447,7 @@ impl Page<'_> {
                 .iter()
                 .map(|(role, because)| RoleView {
                     role: role_name(self.compiled, *role),
-                    because: self.because(*because, role.system),
+                    because: self.because(*because, *role),
                 })
                 .collect(),
         }
@@ -563,7 +614,7 @@ mod tests {
         );
         let text = "site: x\nsystems: [s]\nroles: {s/client: [10.20.0.0/16]}\n";
         let site = Site::read_text("site.yaml", text, &reading).site.unwrap();
-        let bindings = site.role_bindings(&reading.matrix);
+        let bindings = site.role_bindings(&reading.matrix, &TagBook::default());
         let compiled =
             Compiled::compile(Arc::new(reading.matrix), bindings, &HostAddresses::Unknown).unwrap();
         let installed = Installed::new(Arc::new(compiled), SlotDirectory::default());
@@ -573,6 +624,7 @@ mod tests {
         let page = Page {
             compiled: &explainer.installed().compiled,
             site: Path::new("site.yaml"),
+            tags: &TagBook::default(),
             asked: &asked,
             explanation: &explanation,
             seen,

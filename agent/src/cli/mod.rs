@@ -16,6 +16,7 @@ mod report;
 mod run;
 mod schema;
 mod snippet;
+mod tags;
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;

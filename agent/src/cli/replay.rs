@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::tags::TagArguments;
 use super::{Error, Format, Outcome, print};
 use crate::capture::file::{CaptureFile, open_all};
 use crate::capture::replay::Replay;
@@ -43,6 +44,8 @@ pub(super) struct Arguments {
     /// What binds the matrix' roles to addresses; without it every flow is unscoped
     #[arg(long, value_name = "FILE", requires = "matrix")]
     site: Option<PathBuf>,
+    #[command(flatten)]
+    tags: TagArguments,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -106,7 +109,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
         ));
     }
     let files = open_all(&files)?;
-    let Some(mut judged) = Judged::read(&matrix, arguments.site.as_ref())? else {
+    let Some(mut judged) =
+        Judged::read(&matrix, arguments.site.as_ref(), &arguments.tags.options())?
+    else {
         return Ok(Outcome::FallsShort);
     };
     let Replayed {

@@ -32,6 +32,15 @@ pub(super) struct Arguments {
     /// Site file, which binds the roles of the matrix to addresses
     #[arg(long, value_name = "FILE")]
     site: Option<PathBuf>,
+    /// Service tags, repeatable: a provider's file, or a folder of them (*.json, *.txt)
+    #[arg(long, value_name = "PATH")]
+    tags: Vec<PathBuf>,
+    /// Take files of service tags that shrank by more than half
+    #[arg(long)]
+    accept_shrunk_tags: bool,
+    /// Folder for what is to outlive the daemon [default: /var/lib/flowproof]
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
     /// Back end: kernel programs, libpcap, or the first of them that works [default: auto]
     #[arg(long, value_name = "BACKEND", value_parser = named(&BackendChoice::NAMES))]
     capture: Option<BackendChoice>,
@@ -96,6 +105,13 @@ impl Arguments {
         if self.site.is_some() {
             config.site.clone_from(&self.site);
         }
+        if !self.tags.is_empty() {
+            config.tags.paths.clone_from(&self.tags);
+        }
+        if self.accept_shrunk_tags {
+            config.tags.accept_shrunk = true;
+        }
+        set(self.state_dir.as_ref(), &mut config.state_directory);
         let capture = &mut config.capture;
         set(self.capture.as_ref(), &mut capture.backend);
         if !self.interface.is_empty() {
@@ -220,6 +236,13 @@ mod tests {
             "c.yaml",
             "--site",
             "s.yaml",
+            "--tags",
+            "t.json",
+            "--tags",
+            "own",
+            "--accept-shrunk-tags",
+            "--state-dir",
+            "/s",
             "--capture",
             "pcap",
             "--interface",
@@ -248,6 +271,9 @@ mod tests {
         .unwrap();
         assert_eq!(config.matrix.len(), 3);
         assert_eq!(config.site, Some(PathBuf::from("s.yaml")));
+        assert_eq!(config.tags.paths, ["t.json", "own"].map(PathBuf::from));
+        assert!(config.tags.accept_shrunk);
+        assert_eq!(config.state_directory, PathBuf::from("/s"));
         let capture = &config.capture;
         assert_eq!(capture.backend, BackendChoice::Pcap);
         assert_eq!(capture.interfaces.len(), 2);

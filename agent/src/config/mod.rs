@@ -10,7 +10,8 @@ mod units;
 
 pub use model::{
     Attach, BackendChoice, CaptureConfig, Config, Conflict, EbpfOptions, FlowCapacity,
-    InterfacePattern, LogConfig, LogFormat, LogLevel, OnExit, PatternError, PcapOptions, WebConfig,
+    InterfacePattern, LogConfig, LogFormat, LogLevel, OnExit, PatternError, PcapOptions,
+    TagsConfig, WebConfig,
 };
 pub use read::ConfigReading;
 pub(crate) use read::{BUFFER_SIZE, SNAP_LENGTH};

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use globset::{Glob, GlobMatcher};
 
+use crate::site::tags::TagOptions;
+
 /// Longest interface name in bytes (`IFNAMSIZ` in `linux/if.h`, without the final zero).
 const MAX_INTERFACE_NAME: usize = 15;
 
@@ -17,12 +19,25 @@ pub struct Config {
     pub matrix: Vec<PathBuf>,
     /// The site file.
     pub site: Option<PathBuf>,
+    /// The service tags.
+    pub tags: TagsConfig,
+    /// Folder for what is to outlive the daemon; made when it is needed.
+    pub state_directory: PathBuf,
     /// Where packets come from.
     pub capture: CaptureConfig,
     /// The web server.
     pub web: WebConfig,
     /// What is logged to standard error.
     pub log: LogConfig,
+}
+
+/// What `tag:NAME` stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TagsConfig {
+    /// Files of providers, and folders of them.
+    pub paths: Vec<PathBuf>,
+    /// Whether files are taken that shrank by more than half.
+    pub accept_shrunk: bool,
 }
 
 /// Where packets come from.
@@ -305,11 +320,25 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The service tags, as they are read.
+    #[must_use]
+    pub fn tag_options(&self) -> TagOptions {
+        TagOptions {
+            paths: self.tags.paths.clone(),
+            state_directory: Some(self.state_directory.clone()),
+            accept_shrunk: self.tags.accept_shrunk,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             matrix: Vec::new(),
             site: None,
+            tags: TagsConfig::default(),
+            state_directory: PathBuf::from("/var/lib/flowproof"),
             capture: CaptureConfig {
                 backend: BackendChoice::Auto,
                 interfaces: vec![InterfacePattern::Auto],

@@ -8,13 +8,25 @@ use std::sync::Arc;
 
 use super::model::{
     Attach, BackendChoice, CaptureConfig, Config, EbpfOptions, FlowCapacity, InterfacePattern,
-    LogConfig, LogFormat, LogLevel, OnExit, PcapOptions, WebConfig,
+    LogConfig, LogFormat, LogLevel, OnExit, PcapOptions, TagsConfig, WebConfig,
 };
 use super::units::parse_size;
 use crate::finding::Findings;
 use crate::yaml::{self, Fields, Keys, LoadError, Node, Reporter, Source, Span};
 
-pub(super) const CONFIG: Keys = Keys::new(&[], &["matrix", "site", "capture", "web", "log"]);
+pub(super) const CONFIG: Keys = Keys::new(
+    &[],
+    &[
+        "matrix",
+        "site",
+        "tags",
+        "state_directory",
+        "capture",
+        "web",
+        "log",
+    ],
+);
+pub(super) const TAGS: Keys = Keys::new(&[], &["paths", "accept_shrunk"]);
 pub(super) const CAPTURE: Keys = Keys::new(&[], &["backend", "interfaces", "pcap", "ebpf"]);
 pub(super) const PCAP: Keys = Keys::new(
     &[],
@@ -102,13 +114,17 @@ impl Reader<'_> {
         let Some(fields) = Fields::open(node, "a configuration file", CONFIG, self.reporter) else {
             return config;
         };
-        config.matrix = fields
-            .list("matrix", self.reporter)
-            .iter()
-            .filter_map(|node| yaml::text(node, "matrix", self.reporter))
-            .map(|text| self.folder.join(text))
-            .collect();
+        config.matrix = self.paths(&fields, "matrix");
         config.site = fields.get("site").and_then(|node| self.path(node, "site"));
+        if let Some(node) = fields.get("tags") {
+            self.tags(node, &mut config.tags);
+        }
+        if let Some(path) = fields
+            .get("state_directory")
+            .and_then(|node| self.path(node, "state_directory"))
+        {
+            config.state_directory = path;
+        }
         if let Some(node) = fields.get("capture") {
             self.capture(node, &mut config.capture);
         }
@@ -119,6 +135,14 @@ impl Reader<'_> {
             self.log(node, &mut config.log);
         }
         config
+    }
+
+    fn tags(&mut self, node: &Node<'_>, into: &mut TagsConfig) {
+        let Some(fields) = Fields::open(node, "`tags`", TAGS, self.reporter) else {
+            return;
+        };
+        into.paths = self.paths(&fields, "paths");
+        self.truth(&fields, "accept_shrunk", &mut into.accept_shrunk);
     }
 
     fn capture(&mut self, node: &Node<'_>, into: &mut CaptureConfig) {
@@ -173,14 +197,7 @@ impl Reader<'_> {
         into.filter = fields.string("filter", self.reporter);
         self.size(&fields, "snap_length", SNAP_LENGTH, &mut into.snap_length);
         self.size(&fields, "buffer_size", BUFFER_SIZE, &mut into.buffer_size);
-        let truth = [("true", true), ("false", false)];
-        self.choose(
-            &fields,
-            "promiscuous",
-            "truth value",
-            &truth,
-            &mut into.promiscuous,
-        );
+        self.truth(&fields, "promiscuous", &mut into.promiscuous);
         if let Some(node) = fields.get("flows") {
             self.flows(node, &mut into.flows);
         }
@@ -293,6 +310,11 @@ impl Reader<'_> {
         }
     }
 
+    fn truth(&mut self, fields: &Fields<'_, '_>, key: &str, into: &mut bool) {
+        let truth = [("true", true), ("false", false)];
+        self.choose(fields, key, "truth value", &truth, into);
+    }
+
     fn size(
         &mut self,
         fields: &Fields<'_, '_>,
@@ -314,6 +336,15 @@ impl Reader<'_> {
         }
     }
 
+    fn paths(&mut self, fields: &Fields<'_, '_>, key: &str) -> Vec<PathBuf> {
+        fields
+            .list(key, self.reporter)
+            .iter()
+            .filter_map(|node| yaml::text(node, key, self.reporter))
+            .map(|text| self.folder.join(text))
+            .collect()
+    }
+
     fn path(&mut self, node: &Node<'_>, key: &str) -> Option<PathBuf> {
         yaml::text(node, key, self.reporter).map(|text| self.folder.join(text))
     }
@@ -322,6 +353,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::site::tags::TagOptions;
 
     fn read(text: &str) -> ConfigReading {
         Config::read_text("flowproof.yaml", text, Path::new("/etc/flowproof"))
@@ -332,6 +364,8 @@ mod tests {
         let reading = read(
             "matrix: [rules, /opt/more.yaml]\n\
              site: site.yaml\n\
+             tags: {paths: [tags, /opt/own.txt], accept_shrunk: true}\n\
+             state_directory: state\n\
              capture:\n  backend: pcap\n  interfaces: [eth0, 'br-*', auto]\n\
              \x20 pcap: {filter: not port 22, snap_length: 256, buffer_size: 4MiB, promiscuous: false, flows: {verified: 2048}}\n\
              \x20 ebpf: {attach: clsact, pin_directory: /sys/fs/bpf/x, on_exit: keep, flows: {verified: 1024, unverified: 4096}}\n\
@@ -350,6 +384,17 @@ mod tests {
         assert_eq!(
             config.site.as_deref(),
             Some(Path::new("/etc/flowproof/site.yaml"))
+        );
+        assert_eq!(
+            config.tag_options(),
+            TagOptions {
+                paths: vec![
+                    PathBuf::from("/etc/flowproof/tags"),
+                    PathBuf::from("/opt/own.txt")
+                ],
+                state_directory: Some(PathBuf::from("/etc/flowproof/state")),
+                accept_shrunk: true,
+            }
         );
         assert_eq!(config.capture.backend, BackendChoice::Pcap);
         let interfaces: Vec<_> = config

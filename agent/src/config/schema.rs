@@ -11,12 +11,26 @@ pub(super) struct ConfigFile {
     matrix: Option<Vec<String>>,
     /// The site file, which binds the roles of the matrix to addresses.
     site: Option<String>,
+    /// What the service tags stand for that the site and the matrix name.
+    tags: Option<TagsSection>,
+    /// Folder for what is to outlive the daemon.
+    state_directory: Option<String>,
     /// Where packets come from.
     capture: Option<CaptureSection>,
     /// The web server.
     web: Option<WebSection>,
     /// What is logged to standard error.
     log: Option<LogSection>,
+}
+
+/// What the service tags stand for.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct TagsSection {
+    /// Files of Azure, AWS or Microsoft 365, lists of prefixes as text, or folders of such files (*.json, *.txt).
+    paths: Option<Vec<String>>,
+    /// Whether files are taken that shrank by more than half since they were last read.
+    accept_shrunk: Option<bool>,
 }
 
 /// Where packets come from.
@@ -152,7 +166,7 @@ pub fn schema() -> schemars::Schema {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::read::{CAPTURE, CONFIG, EBPF, FLOWS, LOG, PCAP, WEB};
+    use super::super::read::{CAPTURE, CONFIG, EBPF, FLOWS, LOG, PCAP, TAGS, WEB};
     use super::super::{Attach, BackendChoice, LogFormat, LogLevel, OnExit};
     use super::*;
     use crate::yaml::Keys;
@@ -171,6 +185,7 @@ mod tests {
     #[test]
     fn schema_and_reader_know_the_same_keys() {
         check(schemars::schema_for!(ConfigFile).as_value(), CONFIG);
+        check(schemars::schema_for!(TagsSection).as_value(), TAGS);
         check(schemars::schema_for!(CaptureSection).as_value(), CAPTURE);
         check(schemars::schema_for!(PcapSection).as_value(), PCAP);
         check(schemars::schema_for!(EbpfSection).as_value(), EBPF);

@@ -680,7 +680,13 @@ mod tests {
     }
 
     fn matrix() -> Arc<Installed> {
-        let policy = policy::load(&[], None, &["192.0.2.7".parse().unwrap()]).unwrap();
+        let policy = policy::load(
+            &[],
+            None,
+            &crate::site::tags::TagOptions::default(),
+            &["192.0.2.7".parse().unwrap()],
+        )
+        .unwrap();
         Arc::new(Installed::new(
             policy.compiled,
             crate::matrix::installed::SlotDirectory::default(),

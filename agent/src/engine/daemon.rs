@@ -21,6 +21,7 @@ use crate::config::{CaptureConfig, Config, Conflict};
 use crate::finding::{Findings, Severity};
 use crate::matrix::installed::{Installed, SlotDirectory};
 use crate::names;
+use crate::site::tags::TagReading;
 use crate::web::{self, BindError, Exposure, Listener};
 use crate::yaml::LoadError;
 
@@ -141,7 +142,7 @@ pub async fn run(config: Config, source: ConfigSource, open: Opener) -> Result<(
     // First, so that a signal during the start is not the end of a half-started daemon.
     let mut signals = Signals::new()?;
     let own = interfaces::own_addresses()?;
-    let policy = policy::load(&config.matrix, config.site.as_deref(), &own)?;
+    let policy = load_policy(&config, &own)?;
     report_policy(&policy);
     let listeners = config
         .web
@@ -184,6 +185,7 @@ pub async fn run(config: Config, source: ConfigSource, open: Opener) -> Result<(
             format!("look at {}", pages.join(" and "))
         }
     );
+    keep_tags(&policy.tags);
     drop(policy);
     daemon.serve(&mut signals).await;
     tracing::info!("ending");
@@ -222,6 +224,23 @@ fn warn_exposed(listener: &Listener) {
          listen on 127.0.0.1 instead, or put a reverse proxy that authenticates in front of it",
         listener.address
     );
+}
+
+fn load_policy(config: &Config, own: &[IpAddr]) -> Result<Policy, PolicyError> {
+    policy::load(
+        &config.matrix,
+        config.site.as_deref(),
+        &config.tag_options(),
+        own,
+    )
+}
+
+/// Keeps the tag files that are in force now, so that the next start has them.
+fn keep_tags(tags: &TagReading) {
+    if let Err(error) = tags.keep() {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::warn!("{error} ({})", cause.unwrap_or_default());
+    }
 }
 
 /// Says what the files leave open. Errors never get here.
@@ -328,6 +347,7 @@ fn start(
     })?;
     site.health.matrix_loaded(SystemTime::now());
     site.set_observe(policy.observe.clone());
+    site.set_tags(policy.tags.status.clone());
     // Set once: nobody else has the cell.
     let _ = site.engine.set(engine.clone());
     let wanted = Arc::new(Wanted::new(selection));
@@ -445,7 +465,7 @@ impl Daemon {
         let read = move || -> Result<_, ReloadError> {
             let config = source.load()?;
             let own = interfaces::own_addresses()?;
-            let policy = policy::load(&config.matrix, config.site.as_deref(), &own)?;
+            let policy = load_policy(&config, &own)?;
             let matrix = Installed::new(Arc::clone(&policy.compiled), directory);
             Ok((config, own, policy, Arc::new(matrix)))
         };
@@ -455,6 +475,9 @@ impl Daemon {
         self.engine.install(Arc::clone(&matrix)).await?;
         self.matrix = matrix;
         self.site.set_observe(policy.observe.clone());
+        self.site.set_tags(policy.tags.status.clone());
+        let tags = policy.tags.clone();
+        tokio::task::spawn_blocking(move || keep_tags(&tags));
         self.own = own;
         self.built_in = policy.built_in;
         report_policy(&policy);
@@ -483,6 +506,8 @@ impl Daemon {
         let mut kept = old.clone();
         kept.matrix = new.matrix;
         kept.site = new.site;
+        kept.tags = new.tags;
+        kept.state_directory = new.state_directory;
         kept.capture.interfaces = new.capture.interfaces;
         kept
     }
@@ -528,7 +553,7 @@ mod tests {
     fn daemon(folder: &Path) -> Daemon {
         let source = source(folder);
         let config = source.load().unwrap();
-        let policy = policy::load(&config.matrix, None, &[]).unwrap();
+        let policy = load_policy(&config, &[]).unwrap();
         let site = Arc::new(web::Site::new(Arc::new(Health::default())));
         start(config, source, (&policy, Vec::new()), opened, site).unwrap()
     }
@@ -606,7 +631,7 @@ mod tests {
         let source = source(folder.path());
         let mut config = source.load().unwrap();
         config.capture.interfaces = vec!["nope0".parse().unwrap()];
-        let policy = policy::load(&config.matrix, None, &[]).unwrap();
+        let policy = load_policy(&config, &[]).unwrap();
         let site = Arc::new(web::Site::new(Arc::new(Health::default())));
         let refused = start(
             config,

@@ -11,6 +11,7 @@ use crate::matrix::compile::{CompileError, HostAddresses};
 use crate::matrix::compiled::{BoundRole, Compiled};
 use crate::matrix::{Binding, BuiltInRole, Matrix, MatrixReading, RoleRef};
 use crate::site::Site;
+use crate::site::tags::{self, TagOptions, TagReading};
 use crate::yaml::LoadError;
 
 /// The matrix of a host that was given none.
@@ -33,6 +34,8 @@ pub struct Policy {
     pub unbound: bool,
     /// What the site says is seen from here; empty if it does not say.
     pub observe: Vec<IpNet>,
+    /// The service tags, without what was found in their files: that is among the findings.
+    pub tags: TagReading,
     /// Warnings and notes.
     pub findings: Findings,
 }
@@ -59,6 +62,7 @@ pub enum PolicyError {
 pub fn load(
     matrix: &[PathBuf],
     site: Option<&Path>,
+    tags: &TagOptions,
     own: &[IpAddr],
 ) -> Result<Policy, PolicyError> {
     let built_in = matrix.is_empty();
@@ -71,6 +75,8 @@ pub fn load(
         Some(path) => Some(Site::read(path, &reading)?),
         None => None,
     };
+    let uses = tags::uses(&reading, site.as_ref());
+    let mut tags = TagReading::read(tags, &uses)?;
     let MatrixReading {
         matrix,
         mut findings,
@@ -89,13 +95,14 @@ pub fn load(
             deployed = site;
         }
     }
+    findings.append(std::mem::take(&mut tags.findings));
     if findings.has_errors() {
         return Err(PolicyError::Findings(Box::new(findings)));
     }
     let bindings = if built_in {
         this_host(&matrix, own)
     } else {
-        deployed.role_bindings(&matrix)
+        deployed.role_bindings(&matrix, &tags.book)
     };
     let loopback = needs_loopback(&matrix, &bindings, own);
     let unbound = bindings.iter().all(|(_, bindings)| bindings.is_empty());
@@ -107,6 +114,7 @@ pub fn load(
         built_in,
         unbound,
         observe: deployed.observe,
+        tags,
         findings,
     })
 }
@@ -186,7 +194,12 @@ mod tests {
         let site_path = folder.path().join("s.yaml");
         std::fs::write(&matrix_path, matrix).unwrap();
         std::fs::write(&site_path, site).unwrap();
-        load(&[matrix_path], Some(&site_path), &OWN)
+        load(
+            &[matrix_path],
+            Some(&site_path),
+            &TagOptions::default(),
+            &OWN,
+        )
     }
 
     const MATRIX: &str = "system: app\ntitle: App\nroles: {web: {}, db: {}}\nrequirements:\n\
@@ -195,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_built_in_matrix_binds_this_host() {
-        let policy = load(&[], None, &OWN).unwrap();
+        let policy = load(&[], None, &TagOptions::default(), &OWN).unwrap();
         assert!(policy.built_in && !policy.unbound);
         assert!(policy.findings.is_empty() || !policy.findings.has_errors());
         let (_, own) = policy
@@ -245,6 +258,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.yaml");
         std::fs::write(&path, MATRIX).unwrap();
-        assert!(load(&[path], None, &OWN).unwrap().unbound);
+        assert!(
+            load(&[path], None, &TagOptions::default(), &OWN)
+                .unwrap()
+                .unbound
+        );
     }
 }

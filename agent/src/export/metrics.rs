@@ -20,6 +20,7 @@ use crate::engine::health::Reload;
 use crate::engine::states::States;
 use crate::engine::unexpected::UnexpectedService;
 use crate::matrix::{Protocol, ServiceKey};
+use crate::site::tags::TagStatus;
 use crate::verdict::requirement::State;
 
 /// The version of the daemon.
@@ -57,19 +58,27 @@ pub fn text(
     view: &View,
     observe: &[IpNet],
     reload: Option<Reload>,
+    tags: &TagStatus,
 ) -> Result<String, prometheus::Error> {
     let mut buffer = Vec::new();
-    TextEncoder::new().encode(&families(view, observe, reload), &mut buffer)?;
+    TextEncoder::new().encode(&families(view, observe, reload, tags), &mut buffer)?;
     String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
 }
 
-/// The metrics, in a stable order. `observe` is what the site says is seen from here.
+/// The metrics, in a stable order. `observe` is what the site says is seen from here, `tags` how its service tags
+/// were read.
 #[must_use]
-pub fn families(view: &View, observe: &[IpNet], reload: Option<Reload>) -> Vec<MetricFamily> {
+pub fn families(
+    view: &View,
+    observe: &[IpNet],
+    reload: Option<Reload>,
+    tags: &TagStatus,
+) -> Vec<MetricFamily> {
     let mut families = Vec::with_capacity(32);
     requirements(view, observe, &mut families);
     flows(view, &mut families);
     capture(view, &mut families);
+    service_tags(tags, &mut families);
     own(view, reload, &mut families);
     // A family without series (no requirement, no interface) can't be written in the text format.
     families.retain(|family| !family.get_metric().is_empty());
@@ -327,6 +336,27 @@ fn capture(view: &View, families: &mut Vec<MetricFamily>) {
     }
 }
 
+fn service_tags(tags: &TagStatus, families: &mut Vec<MetricFamily>) {
+    let mut prefixes = Family::gauge(
+        "flowproof_service_tag_prefixes",
+        "Prefixes of a service tag that the site or a deployed pack names, joined where they are adjacent. 0: it has only names.",
+    );
+    for (tag, count) in &tags.in_use {
+        let count = u64::try_from(*count).unwrap_or(u64::MAX);
+        prefixes.push(&[("tag", tag)], number(count));
+    }
+    let mut loaded = Family::gauge(
+        "flowproof_service_tag_file_loaded",
+        "1 if the content of a file of service tags is in force, 0 if its last good copy is: the file can't be read, or shrank by more than half.",
+    );
+    for file in &tags.files {
+        let value = if file.fresh { 1.0 } else { 0.0 };
+        loaded.push(&[("file", &file.path)], value);
+    }
+    families.push(prefixes.finish());
+    families.push(loaded.finish());
+}
+
 fn own(view: &View, reload: Option<Reload>, families: &mut Vec<MetricFamily>) {
     let mut successful = Family::gauge(
         "flowproof_matrix_last_reload_successful",
@@ -447,6 +477,7 @@ mod tests {
     use crate::capture::{Backend, Interface, Snapshot, TableFill};
     use crate::engine::policy;
     use crate::matrix::installed::{Installed, SlotDirectory};
+    use crate::site::tags::{FileStatus, TagOptions};
 
     const MATRIX: &str = "system: app\ntitle: App\nroles: {web: {}, db: {}}\nrequirements:\n\
         - {id: web-to-db, from: web, to: db, services: [tcp/5432, vrrp], provenance: {section: \"A \\\"B\\\"\", row: 3}}\n\
@@ -460,7 +491,13 @@ mod tests {
         let site_path = folder.path().join("s.yaml");
         std::fs::write(&matrix_path, matrix).unwrap();
         std::fs::write(&site_path, SITE).unwrap();
-        let policy = policy::load(&[matrix_path], Some(&site_path), &[]).unwrap();
+        let policy = policy::load(
+            &[matrix_path],
+            Some(&site_path),
+            &TagOptions::default(),
+            &[],
+        )
+        .unwrap();
         Arc::new(Installed::new(policy.compiled, SlotDirectory::default()))
     }
 
@@ -478,6 +515,17 @@ mod tests {
             notes: crate::engine::states::Notes::new(),
             queue_lost: 0,
             failure: None,
+        }
+    }
+
+    fn tags() -> TagStatus {
+        let file = |path: &str, fresh| FileStatus {
+            path: path.to_owned(),
+            fresh,
+        };
+        TagStatus {
+            in_use: vec![("Storage.WestEurope".to_owned(), 42)],
+            files: vec![file("tags/azure.json", true), file("tags/own.txt", false)],
         }
     }
 
@@ -550,7 +598,7 @@ mod tests {
             6,
         )];
         view.unexpected_other = 1;
-        let got = text(&view, &[], reload())
+        let got = text(&view, &[], reload(), &tags())
             .unwrap()
             .replace(&format!("revision=\"{REVISION}\""), "revision=\"REVISION\"")
             .replace(&format!("version=\"{VERSION}\""), "version=\"VERSION\"");
@@ -567,7 +615,7 @@ mod tests {
 
     #[test]
     fn every_series_of_a_requirement_exists_from_the_start() {
-        let text = text(&view(installed(MATRIX)), &[], None).unwrap();
+        let text = text(&view(installed(MATRIX)), &[], None, &TagStatus::default()).unwrap();
         for series in [
             "flowproof_requirement_flows_total{system=\"app\",requirement=\"web-to-db\",service=\"vrrp\",outcome=\"no_answer\"} 0",
             "flowproof_requirement_attempts_total{system=\"app\",requirement=\"web-to-db\",service=\"tcp/5432\"} 0",
@@ -586,7 +634,7 @@ mod tests {
         let mut view = view(installed(MATRIX));
         view.failure = Some("gone".to_owned());
         let mut names = std::collections::BTreeSet::new();
-        for family in families(&view, &[], reload()) {
+        for family in families(&view, &[], reload(), &tags()) {
             let name = family.name();
             assert!(names.insert(name.to_owned()), "{name} is there twice");
             assert!(family.help().ends_with('.'), "{name}");
@@ -622,7 +670,7 @@ mod tests {
         );
         let view = view(installed(&matrix));
         let begin = Instant::now();
-        let text = text(&view, &[], reload()).unwrap();
+        let text = text(&view, &[], reload(), &tags()).unwrap();
         let taken = begin.elapsed();
         assert!(text.lines().count() > 10_000);
         // Generous: the machine may be busy and the build is not optimized.

@@ -215,12 +215,7 @@ impl Binding {
             return Err(BindingError::Empty);
         }
         if let Some(tag) = text.strip_prefix("tag:") {
-            let valid = !tag.is_empty()
-                && tag.len() <= MAX_NAME_BYTES
-                && tag
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
-            return if valid {
+            return if is_tag_name(tag) {
                 Ok(exact(Self::Tag(tag.to_owned())))
             } else {
                 Err(BindingError::Tag(shorten(text)))
@@ -250,6 +245,15 @@ impl Binding {
         }
         NamePattern::new(text).map(|name| exact(Self::Name(name)))
     }
+}
+
+/// Whether `tag:` can be followed by this name.
+pub(crate) fn is_tag_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_NAME_BYTES
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
 }
 
 fn exact(binding: Binding) -> ParsedBinding {

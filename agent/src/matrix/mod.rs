@@ -15,6 +15,7 @@ mod public_suffix;
 mod read;
 pub mod schema;
 pub mod service;
+mod tag_use;
 
 pub use binding::{Binding, BindingError, NamePattern};
 pub use id::{IdError, RequirementId, RoleId, SystemId};
@@ -25,3 +26,4 @@ pub use model::{
 pub use read::MatrixReading;
 pub(crate) use read::bindings;
 pub use service::{Protocol, Service, ServiceError};
+pub use tag_use::{TagUse, UsedBy};

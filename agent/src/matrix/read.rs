@@ -12,10 +12,11 @@ use super::check;
 use super::id::{IdError, RequirementId, RoleId, SystemId};
 use super::model::{
     BuiltInRole, Direction, Document, Matrix, Necessity, Provenance, Requirement, Role, RoleIndex,
-    RoleRef, System,
+    RoleRef, System, SystemIndex,
 };
 use super::public_suffix::is_public_suffix;
 use super::service::Service;
+use super::tag_use::{TagUse, UsedBy};
 use crate::finding::Findings;
 use crate::yaml::{self, Fields, Keys, LoadError, Node, Reporter, Source, Span, Value};
 
@@ -50,6 +51,8 @@ pub struct MatrixReading {
     pub faulty: BTreeSet<String>,
     /// Whether a file has errors that hide even its system's id: any system could be the missing one.
     pub nameless: bool,
+    /// Where the systems name service tags, in the order of the files.
+    pub tags: Vec<TagUse>,
 }
 
 impl Matrix {
@@ -127,8 +130,18 @@ fn read_source(
 ) {
     let source = Arc::clone(reporter.source());
     let mut id = None;
-    let system = yaml::parse(source.text(), &mut reporter)
-        .and_then(|node| SystemReader::new(&mut reporter).read(&node, owners, &mut id));
+    let mut tags = Vec::new();
+    let system = yaml::parse(source.text(), &mut reporter).and_then(|node| {
+        let mut reader = SystemReader::new(&mut reporter);
+        let system = reader.read(&node, owners, &mut id);
+        tags = reader.tags;
+        system
+    });
+    if system.is_some() {
+        let index = SystemIndex::from_position(reading.matrix.systems.len());
+        let uses = TagUse::among(&tags, UsedBy::Pack, index, &source);
+        reading.tags.extend(uses);
+    }
     if let Some(id) = id {
         owners
             .entry(id.to_string())
@@ -154,11 +167,16 @@ struct Roles<'node> {
 
 struct SystemReader<'report> {
     reporter: &'report mut Reporter,
+    /// Service tags among the names of roles.
+    tags: Vec<(Binding, Span)>,
 }
 
 impl<'report> SystemReader<'report> {
     fn new(reporter: &'report mut Reporter) -> Self {
-        Self { reporter }
+        Self {
+            reporter,
+            tags: Vec::new(),
+        }
     }
 
     fn read(
@@ -317,10 +335,10 @@ impl<'report> SystemReader<'report> {
             return (None, Vec::new());
         };
         let title = fields.string("title", self.reporter);
-        let names = bindings(fields.list("names", self.reporter), "names", self.reporter)
-            .into_iter()
-            .map(|(binding, _)| binding)
-            .collect();
+        let names = bindings(fields.list("names", self.reporter), "names", self.reporter);
+        let is_tag = |(binding, _): &&(Binding, Span)| matches!(binding, Binding::Tag(_));
+        self.tags.extend(names.iter().filter(is_tag).cloned());
+        let names = names.into_iter().map(|(binding, _)| binding).collect();
         (title, names)
     }
 

@@ -1,10 +1,11 @@
 //! The valid site. It refers to the systems and roles of one matrix by their indices, so it is only of use together
 //! with the matrix that it was read against.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ipnet::IpNet;
 
+use super::tags::{ServiceTag, TagBook};
 use crate::matrix::compiled::BoundRole;
 use crate::matrix::{Binding, BuiltInRole, Matrix, RoleIndex, RoleRef, SystemIndex};
 
@@ -55,9 +56,10 @@ impl Site {
         pack.iter().chain(site)
     }
 
-    /// Every role of the deployed systems with everything that it stands for, as `Compiled::compile` takes it.
+    /// Every role of the deployed systems with everything that it stands for, as `Compiled::compile` takes it. What
+    /// service tags stand for comes beside them.
     #[must_use]
-    pub fn role_bindings(&self, matrix: &Matrix) -> Vec<(BoundRole, Vec<Binding>)> {
+    pub fn role_bindings(&self, matrix: &Matrix, tags: &TagBook) -> Vec<(BoundRole, Vec<Binding>)> {
         let site: HashMap<(SystemIndex, RoleIndex), &[Binding]> = self
             .roles
             .iter()
@@ -74,12 +76,30 @@ impl Site {
             for (index, role) in content.indexed_roles() {
                 let mut bound = role.names.clone();
                 bound.extend_from_slice(site.get(&(system, index)).copied().unwrap_or_default());
+                resolve_tags(&mut bound, tags);
                 let role = RoleRef::Declared(index);
                 roles.push((BoundRole { system, role }, bound));
             }
         }
         roles
     }
+}
+
+/// Adds what the tags among the bindings stand for, without repetitions.
+fn resolve_tags(bound: &mut Vec<Binding>, tags: &TagBook) {
+    let known: Vec<&ServiceTag> = bound
+        .iter()
+        .filter_map(|binding| match binding {
+            Binding::Tag(tag) => tags.get(tag),
+            Binding::Prefix(_) | Binding::Name(_) => None,
+        })
+        .collect();
+    if known.is_empty() {
+        return;
+    }
+    let mut seen: HashSet<Binding> = bound.iter().cloned().collect();
+    let added = known.into_iter().flat_map(ServiceTag::bindings);
+    bound.extend(added.filter(|binding| seen.insert(binding.clone())));
 }
 
 #[cfg(test)]
@@ -104,7 +124,7 @@ mod tests {
             .site
             .unwrap();
         let shown: Vec<String> = site
-            .role_bindings(&reading.matrix)
+            .role_bindings(&reading.matrix, &TagBook::default())
             .iter()
             .map(|(role, bound)| {
                 let system = reading.matrix.system(role.system);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::model::{RoleBinding, Site};
 use crate::finding::Findings;
 use crate::matrix::{
-    Binding, BuiltInRole, MatrixReading, RoleIndex, RoleRef, SystemIndex, bindings,
+    Binding, BuiltInRole, MatrixReading, RoleIndex, RoleRef, SystemIndex, TagUse, UsedBy, bindings,
 };
 use crate::yaml::{self, Fields, Keys, LoadError, Node, Reporter, Source, Span, Value};
 
@@ -23,6 +23,8 @@ pub struct SiteReading {
     pub site: Option<Site>,
     /// What was found in the file.
     pub findings: Findings,
+    /// Where it binds roles of deployed systems to service tags, in file order.
+    pub tags: Vec<TagUse>,
 }
 
 impl Site {
@@ -38,6 +40,7 @@ impl Site {
             return Ok(SiteReading {
                 site: None,
                 findings: reporter.finish(),
+                tags: Vec::new(),
             });
         }
         Ok(read_source(reporter, matrix))
@@ -52,17 +55,22 @@ impl Site {
 
 fn read_source(mut reporter: Reporter, matrix: &MatrixReading) -> SiteReading {
     let source = Arc::clone(reporter.source());
+    let mut tags = Vec::new();
     let site = yaml::parse(source.text(), &mut reporter).and_then(|node| {
-        SiteReader {
+        let mut reader = SiteReader {
             reporter: &mut reporter,
             reading: matrix,
             faulty: false,
-        }
-        .read(&node)
+            tags: Vec::new(),
+        };
+        let site = reader.read(&node);
+        tags = reader.tags;
+        site
     });
     SiteReading {
         site,
         findings: reporter.finish(),
+        tags,
     }
 }
 
@@ -79,6 +87,7 @@ struct SiteReader<'a> {
     reading: &'a MatrixReading,
     /// Whether the site refers to a system whose matrix file has errors.
     faulty: bool,
+    tags: Vec<TagUse>,
 }
 
 impl SiteReader<'_> {
@@ -229,9 +238,8 @@ impl SiteReader<'_> {
                 }
                 continue;
             }
-            for (binding, span) in &found {
-                self.not_resolved(binding, *span);
-            }
+            let uses = TagUse::among(&found, UsedBy::Site, system, self.reporter.source());
+            self.tags.extend(uses);
             into.push(RoleBinding {
                 system,
                 role,
@@ -246,19 +254,6 @@ impl SiteReader<'_> {
         }
         let list = yaml::list(value, key, self.reporter);
         bindings(list, key, self.reporter)
-    }
-
-    fn not_resolved(&mut self, binding: &Binding, span: Span) {
-        let message = match binding {
-            Binding::Prefix(_) => return,
-            Binding::Name(name) => format!(
-                "`{name}` is a name: this version judges by addresses only, so flows to it are not recognized; add its addresses"
-            ),
-            Binding::Tag(tag) => format!(
-                "`tag:{tag}` is a service tag: this version judges by addresses only, so flows to it are not recognized; add its prefixes"
-            ),
-        };
-        self.reporter.note("name-not-resolved-yet", span, message);
     }
 
     fn role(
@@ -354,27 +349,12 @@ impl SiteReader<'_> {
             .indexed_roles()
             .filter(|(index, _)| used[index.get()])
         {
-            let mut any = false;
-            let mut prefix = false;
-            for binding in site.bindings(matrix, system, index) {
-                any = true;
-                prefix |= matches!(binding, Binding::Prefix(_));
-            }
-            if !any {
+            if site.bindings(matrix, system, index).next().is_none() {
                 self.reporter.note(
                     "role-not-bound",
                     span,
                     format!(
                         "`{}/{}` is bound to nothing: its requirements are unobservable until `roles` binds it",
-                        content.id, role.id
-                    ),
-                );
-            } else if !prefix && !role.names.is_empty() {
-                self.reporter.note(
-                    "name-not-resolved-yet",
-                    span,
-                    format!(
-                        "`{}/{}` has only names: this version judges by addresses only, so its requirements are unobservable until `roles` binds addresses to it",
                         content.id, role.id
                     ),
                 );

@@ -515,6 +515,7 @@ mod tests {
     use crate::matrix::compile::HostAddresses;
     use crate::matrix::installed::{Installed, SlotDirectory};
     use crate::site::Site;
+    use crate::site::tags::TagBook;
     use crate::verdict::Explainer;
 
     fn explainer(requirements: &str) -> Explainer {
@@ -527,7 +528,7 @@ mod tests {
         let site = Site::read_text("site.yaml", "site: x\nsystems: [s]\n", &reading)
             .site
             .unwrap();
-        let bindings = site.role_bindings(&reading.matrix);
+        let bindings = site.role_bindings(&reading.matrix, &TagBook::default());
         let compiled =
             Compiled::compile(Arc::new(reading.matrix), bindings, &HostAddresses::Unknown).unwrap();
         Explainer::new(Arc::new(Installed::new(

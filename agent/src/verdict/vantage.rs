@@ -158,6 +158,7 @@ mod tests {
     use crate::matrix::Matrix;
     use crate::matrix::compile::HostAddresses;
     use crate::site::Site;
+    use crate::site::tags::TagBook;
 
     const MATRIX: &str = "
 system: s
@@ -182,7 +183,7 @@ requirements:
         let reading = Matrix::read_text("m.yaml", MATRIX);
         let site = Site::read_text("s.yaml", site, &reading);
         let site = site.site.expect("a valid site");
-        let bindings = site.role_bindings(&reading.matrix);
+        let bindings = site.role_bindings(&reading.matrix, &TagBook::default());
         let matrix = Arc::new(reading.matrix);
         let compiled =
             Compiled::compile(Arc::clone(&matrix), bindings, &HostAddresses::Unknown).unwrap();
@@ -253,7 +254,10 @@ requirements:
 ";
         let reading = Matrix::read_text("m.yaml", text);
         let site = Site::read_text("s.yaml", "site: s\nsystems: [s]\n", &reading);
-        let bindings = site.site.expect("valid").role_bindings(&reading.matrix);
+        let bindings = site
+            .site
+            .expect("valid")
+            .role_bindings(&reading.matrix, &TagBook::default());
         let matrix = Arc::new(reading.matrix);
         let host = HostAddresses::Unknown;
         let compiled = Compiled::compile(Arc::clone(&matrix), bindings, &host).unwrap();

@@ -27,6 +27,7 @@ use crate::engine::actor::{Engine, View};
 use crate::engine::flows::Flows;
 use crate::engine::health::Health;
 use crate::export::metrics;
+use crate::site::tags::TagStatus;
 use crate::verdict::Explainer;
 
 /// How long a request may take; Prometheus gives up after 10 s by default.
@@ -42,6 +43,7 @@ pub struct Site {
     /// The capture thread, once it runs.
     pub engine: OnceLock<Engine>,
     observe: Mutex<Arc<[IpNet]>>,
+    tags: Mutex<Arc<TagStatus>>,
     /// Whose turn it is to look through the flow tables.
     turn: Arc<Semaphore>,
     /// Of the matrix that was in force last.
@@ -56,6 +58,7 @@ impl Site {
             health,
             engine: OnceLock::new(),
             observe: Mutex::new(Arc::new([])),
+            tags: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
             explainer: Mutex::new(None),
         }
@@ -64,6 +67,15 @@ impl Site {
     /// Notes what the site file says is seen from here; nothing if it does not say.
     pub fn set_observe(&self, observe: Vec<IpNet>) {
         *self.observe.lock().unwrap_or_else(PoisonError::into_inner) = observe.into();
+    }
+
+    /// Notes how the service tags in force were read.
+    pub fn set_tags(&self, tags: TagStatus) {
+        *self.tags.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tags);
+    }
+
+    fn tags(&self) -> Arc<TagStatus> {
+        Arc::clone(&self.tags.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn observe(&self) -> Arc<[IpNet]> {
@@ -169,8 +181,9 @@ async fn serve_metrics(State(site): State<Arc<Site>>) -> Response {
     };
     let reload = site.health.reload();
     let observe = site.observe();
+    let tags = site.tags();
     // A large matrix takes a while, and the other connections must not wait for it.
-    match tokio::task::spawn_blocking(move || metrics::text(&view, &observe, reload)).await {
+    match tokio::task::spawn_blocking(move || metrics::text(&view, &observe, reload, &tags)).await {
         Ok(Ok(text)) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Ok(Err(error)) => failed(&error),
         Err(error) => failed(&error),
@@ -319,7 +332,8 @@ mod tests {
 
     fn run_with(site: &Site, prepare: impl FnOnce(&mut Script)) {
         let own = ["192.0.2.7".parse().unwrap()];
-        let policy = policy::load(&[], None, &own).unwrap();
+        let policy =
+            policy::load(&[], None, &crate::site::tags::TagOptions::default(), &own).unwrap();
         let (capture, script) = Fake::new();
         prepare(&mut script.lock().unwrap());
         let (engine, _) = Engine::start(Start {

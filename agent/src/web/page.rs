@@ -358,7 +358,13 @@ mod tests {
 
     #[test]
     fn what_fails_comes_first() {
-        let policy = policy::load(&[], None, &["192.0.2.7".parse().unwrap()]).unwrap();
+        let policy = policy::load(
+            &[],
+            None,
+            &crate::site::tags::TagOptions::default(),
+            &["192.0.2.7".parse().unwrap()],
+        )
+        .unwrap();
         let installed = Installed::new(policy.compiled, SlotDirectory::default());
         let slot = installed
             .directory

@@ -13,6 +13,7 @@ use crate::matrix::compiled::Compiled;
 use crate::matrix::installed::{Installed, SlotDirectory};
 use crate::matrix::{Matrix, Necessity, ServiceKey, SystemIndex};
 use crate::site::Site;
+use crate::site::tags::{self, TagBook, TagOptions, TagReading};
 use crate::verdict::Explainer;
 use crate::verdict::requirement::{Finding, Observation, of_services};
 use crate::verdict::vantage::Sightline;
@@ -25,6 +26,7 @@ pub(in crate::cli) struct Judged {
     installed: Arc<Installed>,
     deployed: Vec<SystemIndex>,
     observe: Vec<IpNet>,
+    tags: Arc<TagBook>,
 }
 
 /// A requirement, its state and its line.
@@ -40,15 +42,19 @@ impl Judged {
     pub(in crate::cli) fn read(
         matrix: &[PathBuf],
         site: Option<&PathBuf>,
+        tags: &TagOptions,
     ) -> Result<Option<Self>, Error> {
         let reading = Matrix::read(matrix)?;
         let site = site.map(|path| Site::read(path, &reading)).transpose()?;
+        let uses = tags::uses(&reading, site.as_ref());
+        let tags = TagReading::read(tags, &uses)?;
         let mut findings = reading.findings;
         let mut deployed = None;
         if let Some(site) = site {
             findings.append(site.findings);
             deployed = site.site;
         }
+        findings.append(tags.findings);
         if findings.has_errors() {
             print_error(|out| snippet::write(&findings, out))?;
             return Ok(None);
@@ -64,7 +70,7 @@ impl Judged {
             roles: Vec::new(),
             observe: Vec::new(),
         });
-        let bindings = site.role_bindings(&reading.matrix);
+        let bindings = site.role_bindings(&reading.matrix, &tags.book);
         let compiled =
             Compiled::compile(Arc::new(reading.matrix), bindings, &HostAddresses::Unknown)?;
         let installed = Arc::new(Installed::new(Arc::new(compiled), SlotDirectory::default()));
@@ -73,6 +79,7 @@ impl Judged {
             installed,
             deployed: site.systems,
             observe: site.observe,
+            tags: tags.book,
         }))
     }
 
@@ -87,6 +94,11 @@ impl Judged {
     /// What a capture judges by.
     pub(in crate::cli) fn installed(&self) -> &Arc<Installed> {
         &self.installed
+    }
+
+    /// What the service tags of the site stand for.
+    pub(in crate::cli) fn tags(&self) -> &TagBook {
+        &self.tags
     }
 
     fn matrix(&self) -> &Matrix {
