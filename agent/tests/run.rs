@@ -232,6 +232,76 @@ fn judges_loopback_reloads_and_ends() {
     assert!(TcpStream::connect(daemon.address).is_err());
 }
 
+/// A download that broke must not empty a role.
+#[test]
+fn keeps_the_last_good_service_tags() {
+    if !may_capture("keeps_the_last_good_service_tags") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = server.local_addr().unwrap().port();
+    write_files(folder, port);
+    let site = "site: here\nsystems: [app]\nroles: {app/web: [127.0.0.1], app/db: ['tag:HERE']}\n";
+    fs::write(folder.join("s.yaml"), site).unwrap();
+    let list = "127.0.0.1\n192.0.2.1\n192.0.2.3\n192.0.2.5\n192.0.2.7\n";
+    fs::write(folder.join("here.txt"), list).unwrap();
+    let tags = ["--tags", "here.txt", "--state-dir", "state"];
+    let flags = [&ON_LOOPBACK[..], &tags].concat();
+    let mut daemon = Daemon::start(folder, &flags);
+    let prefixes = "flowproof_service_tag_prefixes{tag=\"here\"}";
+    let loaded = "flowproof_service_tag_file_loaded{file=\"here.txt\"}";
+    let reloaded = "flowproof_matrix_last_reload_success_timestamp_seconds";
+    daemon.await_metric(prefixes, 5.0);
+    daemon.await_metric(loaded, 1.0);
+    let copies = || fs::read_dir(folder.join("state/tags")).map_or(0, Iterator::count);
+    let begin = Instant::now();
+    while copies() == 0 {
+        assert!(begin.elapsed() < START_LIMIT, "{}", daemon.said());
+        sleep(Duration::from_millis(10));
+    }
+    let answered = format!(
+        "flowproof_requirement_flows_total{{system=\"app\",requirement=\"web-to-db\",service=\"tcp/{port}\",outcome=\"answered\"}}"
+    );
+    let connect = || {
+        drop((
+            TcpStream::connect(server.local_addr().unwrap()).unwrap(),
+            server.accept().unwrap(),
+        ))
+    };
+    connect();
+    daemon.await_metric(&answered, 1.0);
+
+    for (broken, said) in [
+        ("127.0.0.1\n192.0.2.1\n", "from 5 to 2"),
+        ("<html>\n", "of no use"),
+    ] {
+        let before = daemon.metric(reloaded).unwrap();
+        fs::write(folder.join("here.txt"), broken).unwrap();
+        daemon.tell(Signal::SIGHUP);
+        let begin = Instant::now();
+        while daemon.metric(reloaded) == Some(before) {
+            assert!(begin.elapsed() < START_LIMIT, "{}", daemon.said());
+            sleep(Duration::from_millis(10));
+        }
+        daemon.await_metric(loaded, 0.0);
+        assert_eq!(daemon.metric(prefixes), Some(5.0));
+        assert!(daemon.said().contains(said), "{}", daemon.said());
+    }
+    connect();
+    daemon.await_metric(&answered, 2.0);
+
+    // The copy outlives the daemon.
+    assert_eq!(daemon.end(Signal::SIGTERM).code(), Some(0));
+    let daemon = Daemon::start(folder, &flags);
+    daemon.await_metric(loaded, 0.0);
+    assert_eq!(daemon.metric(prefixes), Some(5.0));
+    fs::write(folder.join("here.txt"), list.replace(".7", ".9")).unwrap();
+    daemon.tell(Signal::SIGHUP);
+    daemon.await_metric(loaded, 1.0);
+}
+
 #[test]
 fn tells_what_was_seen() {
     if !may_capture("tells_what_was_seen") {

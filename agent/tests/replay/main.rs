@@ -5,3 +5,4 @@
 mod captures;
 mod contract;
 mod files;
+mod tags;
