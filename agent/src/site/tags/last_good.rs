@@ -84,6 +84,28 @@ pub(super) fn path(state: &Path, file: &Path) -> PathBuf {
     state.join(FOLDER).join(format!("{shown}.{hash:016x}.json"))
 }
 
+/// The files in `folder` that copies are kept of, with the copies. Of the folder's names only those are known that it
+/// was configured by.
+pub(super) fn of_folder(state: &Path, folder: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let (Ok(folder), Ok(entries)) = (
+        std::path::absolute(folder),
+        fs::read_dir(state.join(FOLDER)),
+    ) else {
+        return Vec::new();
+    };
+    let mut found: Vec<(PathBuf, PathBuf)> = entries
+        .filter_map(|entry| {
+            let copy = entry.ok()?.path();
+            let source = PathBuf::from(load(&copy)?.source);
+            let parent = std::path::absolute(&source).ok()?;
+            (parent.parent() == Some(&folder) && path(state, &source) == copy)
+                .then_some((source, copy))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
 /// A file's name without the date at its end.
 pub(super) fn undated(stem: &str) -> &str {
     let name = stem.trim_end_matches(|character: char| character.is_ascii_digit());

@@ -100,6 +100,24 @@ impl TagReading {
             reading.findings.append(one.findings);
             reading.keep.extend(one.keep);
         }
+        for path in gone(options, &reading.status.files) {
+            let mut one = OneFile::new(&path, options, &used);
+            // Nobody misses a file that has none of the tags that are named.
+            if let Ok(Some(file)) = one.read()
+                && file
+                    .tags
+                    .keys()
+                    .any(|tag| used.contains(tag) && book.get(tag).is_none())
+            {
+                reading.status.files.push(FileStatus {
+                    path: one.name.clone(),
+                    fresh: one.fresh,
+                });
+                let name: Arc<str> = Arc::from(one.name.as_str());
+                add(file, &name, &mut book, &mut one.findings);
+                reading.findings.append(one.findings);
+            }
+        }
         let none = options.paths.is_empty();
         reading.findings.append(unknown(uses, &book, none, unread));
         let in_use: BTreeMap<&str, usize> = used
@@ -157,6 +175,26 @@ fn expand(options: &TagOptions) -> Result<Vec<PathBuf>, LoadError> {
     let mut seen = BTreeSet::new();
     files.retain(|file| seen.insert(file.canonicalize().unwrap_or_else(|_| file.clone())));
     Ok(files)
+}
+
+/// Files that were in a configured folder and are there no more, by their last good copies.
+fn gone(options: &TagOptions, there: &[FileStatus]) -> Vec<PathBuf> {
+    let Some(state) = options.state_directory.as_deref() else {
+        return Vec::new();
+    };
+    let there: BTreeSet<PathBuf> = there
+        .iter()
+        .map(|file| last_good::path(state, Path::new(&file.path)))
+        .collect();
+    let mut gone = BTreeSet::new();
+    for folder in options.paths.iter().filter(|path| path.is_dir()) {
+        for (file, copy) in last_good::of_folder(state, folder) {
+            if !there.contains(&copy) && !file.exists() {
+                gone.insert(file);
+            }
+        }
+    }
+    gone.into_iter().collect()
 }
 
 fn add(file: TagFile, name: &Arc<str>, book: &mut TagBook, findings: &mut Findings) {
@@ -249,8 +287,9 @@ impl<'a> OneFile<'a> {
                 let why = why.map_or(String::new(), |why| format!(": {why}"));
                 let source = Arc::new(Source::new(self.name.as_str(), ""));
                 let message = format!(
-                    "the file is gone or can't be read{why}; {}",
-                    in_force(&copy)
+                    "the file is gone or can't be read{why}; {}. Bring it back, or remove {}",
+                    in_force(&copy),
+                    copy_path.unwrap_or_default().display()
                 );
                 self.warn(&source, "last-good-tags", message);
                 return Ok(Some(file));
@@ -379,7 +418,14 @@ fn unknown(uses: &[TagUse], book: &TagBook, none: bool, unread: bool) -> Finding
         let mut reporter = Reporter::new(Arc::clone(&first.source));
         for used in uses {
             let tag = &used.tag;
-            if book.get(tag).is_some() {
+            if let Some(known) = book.get(tag) {
+                if known.size() == 0 && used.by == UsedBy::Site {
+                    reporter.warning(
+                        "empty-tag",
+                        used.span,
+                        format!("`tag:{tag}` has neither addresses nor names in its file: nothing is recognized by it"),
+                    );
+                }
                 continue;
             }
             let remedy = if none {

@@ -217,6 +217,32 @@ fn a_broken_file_leaves_the_last_good_copy_in_force() {
 }
 
 #[test]
+fn a_file_that_went_from_its_folder_is_missed_only_for_tags_in_use() {
+    let mut lab = Lab::new(&[("Cloud.txt", &list(20)), ("Other.txt", "192.0.2.1\n")]);
+    let files = std::mem::replace(&mut lab.options.paths, vec![lab.folder.path().to_owned()]);
+    lab.check(&[]).keep().unwrap();
+    for file in files {
+        fs::remove_file(file).unwrap();
+    }
+    assert_eq!(lab.check(&[]).book.iter().count(), 0);
+    lab.bound = "['tag:cloud']";
+    let reading =
+        lab.check(&["warning last-good-tags gone|stays in force|remove |/state/tags/Cloud."]);
+    assert_eq!(taken(&reading, "cloud"), (20, false));
+    assert_eq!(reading.book.iter().count(), 1);
+}
+
+#[test]
+fn a_tag_that_stands_for_nothing_is_told() {
+    let text = r#"{"values": [{"name": "Cloud", "properties": {"addressPrefixes": []}},
+        {"name": "Other", "properties": {"addressPrefixes": ["10.0.0.1"]}}]}"#;
+    let mut lab = Lab::new(&[("T.json", text)]);
+    lab.check(&[]);
+    lab.bound = "['tag:cloud']";
+    lab.check(&["warning empty-tag site.yaml:3:42|neither addresses nor names"]);
+}
+
+#[test]
 fn without_a_last_good_copy_a_broken_file_is_an_error() {
     let lab = Lab::new(&[("Cloud.txt", "<html>")]);
     let reading = lab.check(&["error unknown-tag-format this is a page"]);
