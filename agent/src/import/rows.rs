@@ -315,13 +315,11 @@ impl<'a> Reader<'a> {
                 headless = false;
                 self.column_doubts
                     .push("the header is run together with the first row".to_owned());
-                self.data(
-                    &Row {
-                        line: row.line,
-                        cells: data,
-                    },
-                    table,
-                );
+                let cells = Row {
+                    line: row.line,
+                    cells: data,
+                };
+                self.data(&cells, row, table);
                 self.column_doubts.pop();
                 index += 1;
                 continue;
@@ -351,7 +349,7 @@ impl<'a> Reader<'a> {
                 self.leave_row(row);
             } else {
                 headless = false;
-                self.data(row, table);
+                self.data(row, row, table);
             }
             index += 1;
         }
@@ -532,10 +530,11 @@ impl<'a> Reader<'a> {
         laid_out(gap)
     }
 
-    fn data(&mut self, row: &Row, table: &Table) {
+    /// Takes a row of data. `as_printed` is the whole row, of which a header that is run together with it is no data.
+    fn data(&mut self, row: &Row, as_printed: &Row, table: &Table) {
         if self.out.found.len() >= MAX_REQUIREMENTS {
             self.out.truncated = true;
-            self.leave_row(row);
+            self.leave_row(as_printed);
             return;
         }
         let mut doubts = Vec::new();
@@ -560,7 +559,7 @@ impl<'a> Reader<'a> {
         let says_services =
             !parts.protocol.is_empty() || !parts.ports.is_empty() || !parts.application.is_empty();
         if !says_services && pair.is_none() && !self.stands_alone(&parts, table.strict) {
-            self.continuation(&parts, row);
+            self.continuation(&parts, as_printed);
             return;
         }
         for remark in table
@@ -592,9 +591,9 @@ impl<'a> Reader<'a> {
                 found.row = self.row;
             }
             self.above.last = before..self.out.found.len();
-            self.take_row(row);
+            self.take_row(as_printed);
         } else {
-            self.leave_row(row);
+            self.leave_row(as_printed);
         }
         self.above.printed_source = !parts.source.is_empty();
     }

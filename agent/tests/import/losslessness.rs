@@ -95,6 +95,23 @@ fn table() -> impl Strategy<Value = Vec<Vec<String>>> {
     })
 }
 
+/// What a row is taken for is not always all that it says.
+#[test]
+fn a_header_run_together_with_a_row_stays_in_the_note() {
+    for (text, expect) in [
+        (
+            "Optional - if used\tSource 80, 443\tOptional - if used\n",
+            "Optional - if used | Source 80, 443 | Optional - if used",
+        ),
+        (
+            "Source Agent\tDestination Gateway\tProtocol TCP\tPort 443\n",
+            "Source Agent | Destination Gateway | Protocol TCP | Port 443",
+        ),
+    ] {
+        assert_eq!(draft("a.txt", text).notes[0].text, expect);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
