@@ -119,8 +119,7 @@ fn broken(lines: &[&str], start: usize) -> Option<(Vec<Row>, usize)> {
     while index < lines.len() {
         let line = lines[index].trim();
         if index == rule {
-            rows.extend(row.take());
-            cell.clear();
+            rows.extend(closed(&mut row, &mut cell));
             index += 1;
             continue;
         }
@@ -155,12 +154,16 @@ fn broken(lines: &[&str], start: usize) -> Option<(Vec<Row>, usize)> {
         }
         index += 1;
     }
-    if let Some(mut last) = row {
-        if !cell.is_empty() {
-            last.cells.push(cell);
-        }
-        rows.push(last);
-    }
+    rows.extend(closed(&mut row, &mut cell));
     rows.retain(|row| !row.is_blank());
     Some((rows, index))
+}
+
+/// The row that is open, with the cell that no pipe has ended.
+fn closed(row: &mut Option<Row>, cell: &mut String) -> Option<Row> {
+    let mut row = row.take()?;
+    if !cell.is_empty() {
+        row.cells.push(std::mem::take(cell));
+    }
+    Some(row)
 }

@@ -217,6 +217,11 @@ mod tests {
     }
 
     #[test]
+    fn a_header_cell_that_no_pipe_ends_is_kept() {
+        assert_eq!(shape("|\nGateway\n|---|---|\n"), ["R1 |Gateway"]);
+    }
+
+    #[test]
     fn reads_aligned_columns() {
         assert_eq!(
             shape(
