@@ -15,10 +15,7 @@ pub(super) fn read(lines: &[&str], start: usize) -> Option<(Vec<Row>, usize)> {
         return None;
     }
     let starts: Vec<usize> = head.iter().map(|(start, _)| *start).collect();
-    let mut rows = vec![Row {
-        line: line_number(start),
-        cells: titles,
-    }];
+    let mut rows = vec![Row::new(line_number(start), titles)];
     let mut index = start + 1;
     while index < lines.len() {
         let line = lines[index];
@@ -34,10 +31,7 @@ pub(super) fn read(lines: &[&str], start: usize) -> Option<(Vec<Row>, usize)> {
             if !(wrapped || found.len() >= 2) || !fits(&found, &starts) {
                 break;
             }
-            rows.push(Row {
-                line: line_number(index),
-                cells: place(found, &starts),
-            });
+            rows.push(Row::new(line_number(index), place(found, &starts)));
         }
         index += 1;
     }

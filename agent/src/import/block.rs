@@ -26,12 +26,25 @@ pub(super) enum Block {
 }
 
 /// One line of text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Line {
     /// From 1; in a sheet the row.
     pub(super) number: u32,
-    /// As printed, without control characters.
+    /// What it says: without the marks of headings and lists, and without markup.
     pub(super) text: String,
+    /// As printed, without control characters.
+    pub(super) printed: String,
+}
+
+impl Line {
+    /// A line without marks.
+    pub(super) fn plain(number: u32, text: String) -> Self {
+        Self {
+            number,
+            printed: text.clone(),
+            text,
+        }
+    }
 }
 
 /// Rows of cells.
@@ -53,9 +66,20 @@ pub(super) struct Row {
     pub(super) line: u32,
     /// Cells as printed; a cell may have several lines.
     pub(super) cells: Vec<String>,
+    /// Whether all its cells are one cell that spans the row.
+    pub(super) merged: bool,
 }
 
 impl Row {
+    /// A row without merged cells.
+    pub(super) fn new(line: u32, cells: Vec<String>) -> Self {
+        Self {
+            line,
+            cells,
+            merged: false,
+        }
+    }
+
     /// Whether no cell has a visible character.
     pub(super) fn is_blank(&self) -> bool {
         self.cells.iter().all(|cell| cell.trim().is_empty())

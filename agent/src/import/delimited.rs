@@ -23,10 +23,10 @@ pub(super) fn read(name: &str, text: &str) -> Result<Document, ImportError> {
             });
         }
         let line = record.position().map_or(0, csv::Position::line);
-        let row = Row {
-            line: u32::try_from(line).unwrap_or(u32::MAX),
-            cells: record.iter().map(visible).collect(),
-        };
+        let row = Row::new(
+            u32::try_from(line).unwrap_or(u32::MAX),
+            record.iter().map(visible).collect(),
+        );
         if !row.is_blank() {
             rows.push(row);
         }

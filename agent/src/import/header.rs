@@ -645,10 +645,7 @@ mod tests {
             "B ← C | TCP | 80 | Inbound",
         ]
         .into_iter()
-        .map(|text| Row {
-            line: 1,
-            cells: cells(text),
-        })
+        .map(|text| Row::new(1, cells(text)))
         .collect();
         let rows: Vec<&Row> = rows.iter().collect();
         let mut found = columns(&cells("Protocol | Allow Port | Port Number | Network"));

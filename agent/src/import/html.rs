@@ -63,10 +63,7 @@ pub(super) fn read(name: &str, text: &str) -> Result<Document, ImportError> {
         counted: (0, 1),
         document: Document::default(),
         tables: Vec::new(),
-        open: Line {
-            number: 0,
-            text: String::new(),
-        },
+        open: Line::default(),
         kind: Kind::Text,
         skipped: 0,
         cells: 0,
@@ -249,10 +246,7 @@ impl Reader<'_> {
         if text.is_empty() {
             return;
         }
-        let line = Line {
-            number: self.open.number,
-            text,
-        };
+        let line = Line::plain(self.open.number, text);
         match kind {
             Kind::Title => {
                 self.document.title.get_or_insert_with(|| line.text.clone());
@@ -288,10 +282,7 @@ impl Reader<'_> {
         // Cells that reach down: column to (rows left, text).
         let mut reaching: BTreeMap<usize, (usize, String)> = BTreeMap::new();
         for (index, cells) in table.rows.into_iter().enumerate() {
-            let mut row = Row {
-                line: cells.first().map_or(0, |cell| cell.line),
-                cells: Vec::new(),
-            };
+            let mut row = Row::new(cells.first().map_or(0, |cell| cell.line), Vec::new());
             let inherit = |row: &mut Row, reaching: &mut BTreeMap<usize, (usize, String)>| {
                 while let Some((left, text)) = reaching.get_mut(&row.cells.len()) {
                     let column = row.cells.len();
@@ -303,6 +294,10 @@ impl Reader<'_> {
                 }
             };
             let own = !cells.is_empty();
+            let only = match cells.as_slice() {
+                [cell] => Some(cell.columns),
+                _ => None,
+            };
             for cell in cells {
                 inherit(&mut row, &mut reaching);
                 let below = height - index - 1;
@@ -327,6 +322,7 @@ impl Reader<'_> {
                 }
             }
             inherit(&mut row, &mut reaching);
+            row.merged = only == Some(row.cells.len());
             // What reaches down beyond a gap stays for the next row, but its count goes on.
             let width = row.cells.len();
             reaching.retain(|column, (left, _)| {

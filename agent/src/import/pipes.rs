@@ -72,10 +72,7 @@ fn whole(lines: &[&str], start: usize) -> Option<(Vec<Row>, usize)> {
     let mut index = start;
     while index < lines.len() && (pipes(index) >= 1 || rule(index)) {
         if !rule(index) {
-            let row = Row {
-                line: line_number(index),
-                cells: cells(lines[index]),
-            };
+            let row = Row::new(line_number(index), cells(lines[index]));
             if !row.is_blank() {
                 rows.push(row);
             }
@@ -136,17 +133,11 @@ fn broken(lines: &[&str], start: usize) -> Option<(Vec<Row>, usize)> {
             if parts.peek().is_none() {
                 // The cell goes on in the next line.
                 if row.is_none() && !cell.is_empty() {
-                    row = Some(Row {
-                        line: line_number(index),
-                        cells: Vec::new(),
-                    });
+                    row = Some(Row::new(line_number(index), Vec::new()));
                 }
                 break;
             }
-            let open = row.get_or_insert_with(|| Row {
-                line: line_number(index),
-                cells: Vec::new(),
-            });
+            let open = row.get_or_insert_with(|| Row::new(line_number(index), Vec::new()));
             open.cells.push(std::mem::take(&mut cell));
             if open.cells.len() >= columns {
                 rows.extend(row.take());

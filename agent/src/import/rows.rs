@@ -197,14 +197,14 @@ impl<'a> Reader<'a> {
             match block {
                 Block::Heading(line) => {
                     self.heading(&line.text);
-                    self.leave(line.number, &line.text);
+                    self.leave(line.number, &line.printed);
                 }
                 Block::Text(line) | Block::Item(line) => {
                     let lead = lead(&line.text);
                     if lead.subject.is_some() || lead.optional {
                         self.lead = lead;
                     }
-                    self.leave(line.number, &line.text);
+                    self.leave(line.number, &line.printed);
                 }
                 Block::Table(table) => self.table(table),
             }
@@ -315,11 +315,7 @@ impl<'a> Reader<'a> {
                 headless = false;
                 self.column_doubts
                     .push("the header is run together with the first row".to_owned());
-                let cells = Row {
-                    line: row.line,
-                    cells: data,
-                };
-                self.data(&cells, row, table);
+                self.data(&Row::new(row.line, data), row, table);
                 self.column_doubts.pop();
                 index += 1;
                 continue;
@@ -875,7 +871,8 @@ fn data_rows(rows: &[Row]) -> Vec<&Row> {
 /// A row as printed.
 pub(super) fn printed(row: &Row) -> String {
     let cells: Vec<String> = row.cells.iter().map(|cell| squeeze(cell)).collect();
-    if let [first, rest @ ..] = cells.as_slice()
+    if row.merged
+        && let [first, rest @ ..] = cells.as_slice()
         && rest.iter().all(|cell| cell == first)
     {
         return first.clone();

@@ -22,6 +22,8 @@ type Zip<'a> = zip::ZipArchive<Cursor<&'a [u8]>>;
 struct Grid {
     rows: BTreeMap<u32, BTreeMap<u32, String>>,
     remarks: Vec<Line>,
+    /// Rows that begin with a merged cell: how many columns it has.
+    merged: BTreeMap<u32, usize>,
 }
 
 /// What a packed file is.
@@ -171,10 +173,8 @@ impl Grid {
                     text.trim()
                 )
             };
-            self.remarks.push(Line {
-                number: row.saturating_add(1),
-                text: remark,
-            });
+            self.remarks
+                .push(Line::plain(row.saturating_add(1), remark));
         }
         if !text.trim().is_empty() {
             self.rows.entry(row).or_default().insert(column, text);
@@ -204,6 +204,9 @@ impl Grid {
                 return Err(too_many(name));
             }
             for row in region.start.0..=region.end.0 {
+                if region.start.1 == 0 {
+                    self.merged.insert(row, width);
+                }
                 for column in region.start.1..=region.end.1 {
                     self.rows
                         .entry(row)
@@ -240,15 +243,13 @@ impl Grid {
             for (column, text) in row {
                 laid_out[column as usize] = text;
             }
-            rows.push(Row {
-                line: line_number(index as usize),
-                cells: laid_out,
-            });
+            let mut row = Row::new(line_number(index as usize), laid_out);
+            row.merged = self.merged.get(&index) == Some(&width);
+            rows.push(row);
         }
-        document.blocks.push(Block::Heading(Line {
-            number: 0,
-            text: visible(&sheet),
-        }));
+        document
+            .blocks
+            .push(Block::Heading(Line::plain(0, visible(&sheet))));
         document.blocks.push(Block::Table(Table {
             strict: true,
             rows,

@@ -38,6 +38,7 @@ pub(super) fn read(text: &str) -> Document {
         let here = |text: &str| Line {
             number: line_number(index),
             text: text.to_owned(),
+            printed: line.trim().to_owned(),
         };
         if let Some(next) = lines.get(index + 1)
             && is_underline(next)
@@ -91,13 +92,8 @@ fn tabbed(line: &str, index: usize) -> Option<Row> {
     if !line.contains('\t') || (indent == 1 && !body.contains('\t') && item(body).is_some()) {
         return None;
     }
-    Some(Row {
-        line: line_number(index),
-        cells: line
-            .split('\t')
-            .map(|cell| cell.trim().to_owned())
-            .collect(),
-    })
+    let cells = line.split('\t').map(|cell| cell.trim().to_owned());
+    Some(Row::new(line_number(index), cells.collect()))
 }
 
 fn is_underline(line: &str) -> bool {

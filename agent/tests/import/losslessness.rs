@@ -1,5 +1,7 @@
 //! Whatever a document holds: no panic, a draft that `check` accepts, and no text lost.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use flowproof::import::Draft;
@@ -12,16 +14,33 @@ fn squeezed(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The draft's text as a reader sees it: comments and scalars.
+/// The comments of the draft's file, which hold the document as printed.
 fn seen(draft: &Draft) -> String {
-    squeezed(
-        &draft
-            .notes
-            .iter()
-            .map(|note| note.text.as_str())
-            .collect::<Vec<_>>()
-            .join("\n"),
-    )
+    let yaml = draft.to_yaml();
+    let comments = yaml.lines().filter_map(|line| {
+        let (_, text) = line.strip_prefix("  # line ")?.split_once(": ")?;
+        Some(squeezed(text))
+    });
+    comments.collect::<Vec<_>>().join("\n")
+}
+
+/// The first word that the notes hold less often than the document does. A word that stands in several places is lost
+/// if any of them is.
+fn lost(document: &str, draft: &Draft) -> Option<String> {
+    fn counts(text: &str) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for word in text.split(|character: char| !character.is_alphanumeric()) {
+            if !word.is_empty() {
+                *counts.entry(word.to_owned()).or_default() += 1;
+            }
+        }
+        counts
+    }
+    let noted = counts(&seen(draft));
+    counts(document)
+        .into_iter()
+        .find(|(word, count)| noted.get(word).is_none_or(|noted| noted < count))
+        .map(|(word, count)| format!("`{word}`, printed {count} times"))
 }
 
 fn is_valid(yaml: &str) -> Result<(), TestCaseError> {
@@ -112,6 +131,56 @@ fn a_header_run_together_with_a_row_stays_in_the_note() {
     }
 }
 
+/// Lines of a text as they come: rows by tabs, pipes or blanks, headings, lists, sentences, rules.
+fn lines() -> impl Strategy<Value = Vec<String>> {
+    let cells = || prop::collection::vec(cell(), 1..6);
+    let line = prop_oneof![
+        4 => cells().prop_map(|cells| cells.join("\t")),
+        2 => cells().prop_map(|cells| format!("| {} |", cells.join(" | "))),
+        1 => cells().prop_map(|cells| cells.join(" | ")),
+        2 => cells().prop_map(|cells| cells.iter().map(|cell| format!("{cell:<12}  ")).collect()),
+        1 => cell().prop_map(|text| format!("- {text}")),
+        1 => cell().prop_map(|text| format!("12. {text}")),
+        1 => cell().prop_map(|text| format!("o {text}")),
+        1 => cell().prop_map(|text| format!("## {text} ##")),
+        1 => cell().prop_map(|text| format!("**{text}**")),
+        2 => cell(),
+        2 => prop::sample::select(vec![
+            "", "", "---|---|---", "|---|---|---|", "-----", "=====", "+---+---+", "|", "||", "443 |",
+            "Source\tDestination\tProtocol\tPort\tPurpose", "Source      Destination   Port", "| Source | Destination | Port |",
+            "The [gateway](https://gateway.example.org/doc) needs to reach `a.example.org` and <b>port</b> 443.",
+            "## [Gateway](#gateway)", "Gateway: TCP 443 - access", "443 (TCP): access", "Destination", "Port |", "Source |",
+        ]).prop_map(str::to_owned),
+    ];
+    prop::collection::vec(line, 1..16)
+}
+
+#[test]
+fn equal_cells_are_noted_one_by_one_unless_they_are_one_cell() {
+    let html = |row: &str| format!("<table><tr>{row}</tr></table>");
+    for (name, text, expect) in [
+        ("a.txt", "443\t443\n".to_owned(), "443 | 443"),
+        ("a.csv", "443,443\n".to_owned(), "443 | 443"),
+        ("a.html", html("<td>443<td>443"), "443 | 443"),
+        ("a.html", html("<td colspan=2>Ports"), "Ports"),
+    ] {
+        assert_eq!(draft(name, text).notes[0].text, expect);
+    }
+}
+
+#[test]
+fn lines_are_noted_with_their_marks() {
+    let lines = [
+        "## The [gateway](#gateway) ##",
+        "12. 443",
+        "• `a.example.org`",
+        "**Bold**",
+    ];
+    let draft = draft("a.md", lines.join("\n"));
+    let noted: Vec<_> = draft.notes.iter().map(|note| note.text.as_str()).collect();
+    assert_eq!(noted, lines);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -123,7 +192,7 @@ proptest! {
             text.push_str(&row.join("\t"));
             text.push('\n');
         }
-        let draft = draft("a.txt", text);
+        let draft = draft("a.txt", text.clone());
         is_valid(&draft.to_yaml())?;
         let seen = seen(&draft);
         for cell in rows.iter().flatten() {
@@ -132,6 +201,16 @@ proptest! {
             let bare = plain.trim_start_matches(['•', '-', '*', '#', ' ']);
             prop_assert!(seen.contains(bare), "{cell:?} is lost in\n{}", draft.to_yaml());
         }
+        prop_assert_eq!(lost(&text, &draft), None, "{}", draft.to_yaml());
+    }
+
+    #[test]
+    fn texts_lose_no_word(lines in lines(), name in prop::sample::select(vec!["a.txt", "a.md"])) {
+        let text = lines.join("\n");
+        prop_assume!(text.contains(|character: char| character.is_alphanumeric()));
+        let draft = draft(name, text.clone());
+        is_valid(&draft.to_yaml())?;
+        prop_assert_eq!(lost(&text, &draft), None, "{}", draft.to_yaml());
     }
 
     #[test]
@@ -147,6 +226,23 @@ proptest! {
         for cell in rows.iter().flatten() {
             prop_assert!(seen.contains(&squeezed(cell)), "{cell:?} is lost in\n{}", draft.to_yaml());
         }
+        prop_assert_eq!(lost(&rows.concat().join(" "), &draft), None, "{}", draft.to_yaml());
+    }
+
+    #[test]
+    fn markup_loses_no_word(pieces in prop::collection::vec(prop_oneof![
+        prop::sample::select(vec![
+            "<table>", "</table>", "<tr>", "</tr>", "<td>", "<td>", "<td rowspan=3>", "<td colspan=4 rowspan=0>", "<th>", "</td>", "<p>", "</p>",
+            "<h2>", "</h2>", "<ul>", "<li>", "</li>", "</ul>", "<br>", "<sup>", "</sup>", "<b>", "</b>", "<div>", "</div>", "<thead>", "</thead>",
+            "<caption>", "</caption>", "<title>", "</title>", "<pre>", "</pre>",
+        ]).prop_map(str::to_owned),
+        cell(),
+    ], 0..60)) {
+        let words = pieces.iter().filter(|piece| !piece.starts_with('<')).map(String::as_str).collect::<Vec<_>>().join(" ");
+        prop_assume!(words.contains(|character: char| character.is_alphanumeric()));
+        let draft = draft("a.html", pieces.join(" "));
+        is_valid(&draft.to_yaml())?;
+        prop_assert_eq!(lost(&words, &draft), None, "{}", draft.to_yaml());
     }
 
     #[test]
