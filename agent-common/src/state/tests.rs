@@ -238,28 +238,32 @@ fn a_new_matrix_changes_the_verdict_and_nothing_else() {
     assert!(rejudged.joined_midway());
 }
 
-proptest::proptest! {
-    /// Whatever comes, a flow is decided at most as often as its outcome can be overturned, an answer is
-    /// never taken back, and only a packet of the responder answers.
-    #[test]
-    fn no_sequence_takes_an_answer_back(steps in proptest::collection::vec(0_usize..14, 0..24)) {
-        const STEPS: [&str; 14] = [
-            "S>", "S<", "SA>", "SA<", "A>", "A<", "FA>", "FA<", "R>", "R<", "3.13>", "3.3<", "4s", "drop>",
-        ];
-        let mut flow = Flow {
-            protocol: protocol::TCP,
-            state: new(Side::A, false, 0),
-            age: 0,
-            idle: 0,
-            decided: Vec::new(),
-        };
-        let mut answered = false;
-        for step in steps {
-            flow.step(STEPS[step]);
-            proptest::prop_assert!(!answered || flow.state.outcome().is_answer());
-            answered |= flow.state.outcome().is_answer();
+mod properties {
+    use super::*;
+
+    proptest::proptest! {
+        /// Whatever comes, a flow is decided at most as often as its outcome can be overturned, an answer is
+        /// never taken back, and only a packet of the responder answers.
+        #[test]
+        fn no_sequence_takes_an_answer_back(steps in proptest::collection::vec(0_usize..14, 0..24)) {
+            const STEPS: [&str; 14] = [
+                "S>", "S<", "SA>", "SA<", "A>", "A<", "FA>", "FA<", "R>", "R<", "3.13>", "3.3<", "4s", "drop>",
+            ];
+            let mut flow = Flow {
+                protocol: protocol::TCP,
+                state: new(Side::A, false, 0),
+                age: 0,
+                idle: 0,
+                decided: Vec::new(),
+            };
+            let mut answered = false;
+            for step in steps {
+                flow.step(STEPS[step]);
+                proptest::prop_assert!(!answered || flow.state.outcome().is_answer());
+                answered |= flow.state.outcome().is_answer();
+            }
+            let answers = flow.decided.iter().filter(|outcome| **outcome == Outcome::Answered).count();
+            proptest::prop_assert!(answers <= 1);
         }
-        let answers = flow.decided.iter().filter(|outcome| **outcome == Outcome::Answered).count();
-        proptest::prop_assert!(answers <= 1);
     }
 }

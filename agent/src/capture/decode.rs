@@ -562,48 +562,52 @@ mod tests {
         ])
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4_000))]
+    mod properties {
+        use super::*;
 
-        #[test]
-        fn both_parsers_agree_on_whole_and_cut_frames(
-            link in any_link(),
-            tags: u8,
-            kind: u8,
-            ports: (u16, u16),
-            payload in prop::collection::vec(any::<u8>(), 0..40),
-        ) {
-            let bytes = framed(link, tags, &ip_packet(kind, ports, &payload));
-            for length in 0..=bytes.len() {
-                agree(link, &bytes[..length])?;
+        proptest! {
+            #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+            #[test]
+            fn both_parsers_agree_on_whole_and_cut_frames(
+                link in any_link(),
+                tags: u8,
+                kind: u8,
+                ports: (u16, u16),
+                payload in prop::collection::vec(any::<u8>(), 0..40),
+            ) {
+                let bytes = framed(link, tags, &ip_packet(kind, ports, &payload));
+                for length in 0..=bytes.len() {
+                    agree(link, &bytes[..length])?;
+                }
             }
-        }
 
-        #[test]
-        fn both_parsers_agree_on_mutated_frames(
-            link in any_link(),
-            tags: u8,
-            kind: u8,
-            ports: (u16, u16),
-            payload in prop::collection::vec(any::<u8>(), 0..40),
-            flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
-        ) {
-            let mut bytes = framed(link, tags, &ip_packet(kind, ports, &payload));
-            for (at, value) in flips {
-                let at = at.index(bytes.len());
-                bytes[at] = value;
+            #[test]
+            fn both_parsers_agree_on_mutated_frames(
+                link in any_link(),
+                tags: u8,
+                kind: u8,
+                ports: (u16, u16),
+                payload in prop::collection::vec(any::<u8>(), 0..40),
+                flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            ) {
+                let mut bytes = framed(link, tags, &ip_packet(kind, ports, &payload));
+                for (at, value) in flips {
+                    let at = at.index(bytes.len());
+                    bytes[at] = value;
+                    agree(link, &bytes)?;
+                }
+            }
+
+            #[test]
+            fn both_parsers_agree_on_noise(
+                link in any_link(),
+                bytes in prop::collection::vec(prop::sample::select(vec![
+                    0u8, 1, 2, 4, 6, 8, 17, 43, 44, 51, 58, 59, 60, 0x45, 0x46, 0x60, 0x81, 0x86, 0xdd, 135, 255,
+                ]), 0..160),
+            ) {
                 agree(link, &bytes)?;
             }
-        }
-
-        #[test]
-        fn both_parsers_agree_on_noise(
-            link in any_link(),
-            bytes in prop::collection::vec(prop::sample::select(vec![
-                0u8, 1, 2, 4, 6, 8, 17, 43, 44, 51, 58, 59, 60, 0x45, 0x46, 0x60, 0x81, 0x86, 0xdd, 135, 255,
-            ]), 0..160),
-        ) {
-            agree(link, &bytes)?;
         }
     }
 

@@ -370,13 +370,17 @@ mod message {
             assert_eq!(read_links(&changed, &mut links), Part::Interrupted);
         }
 
-        proptest! {
-            #[test]
-            fn reading_never_panics(bytes: Vec<u8>, cut in 0_usize..64) {
-                let mut links = Vec::new();
-                let _ = read_links(&bytes, &mut links);
-                let valid = link(1, UP, "eth0");
-                let _ = read_links(&valid[..cut.min(valid.len())], &mut links);
+        mod properties {
+            use super::*;
+
+            proptest! {
+                #[test]
+                fn reading_never_panics(bytes: Vec<u8>, cut in 0_usize..64) {
+                    let mut links = Vec::new();
+                    let _ = read_links(&bytes, &mut links);
+                    let valid = link(1, UP, "eth0");
+                    let _ = read_links(&valid[..cut.min(valid.len())], &mut links);
+                }
             }
         }
     }

@@ -241,33 +241,37 @@ mod tests {
         assert_eq!(sum + unexpected.other(total), total);
     }
 
-    proptest! {
-        #[test]
-        fn the_sum_is_exact_and_nothing_goes_back(ports in proptest::collection::vec(0_u16..400, 0..3_000)) {
-            let mut unexpected = Unexpected::default();
-            let mut total = 0;
-            let mut last_other = 0;
-            let mut last = HashMap::new();
-            for (time, port) in (0..).zip(ports) {
-                // Half of the flows are of few services.
-                let port = if port % 2 == 0 { port % 7 } else { port };
-                unexpected.record(service(port), sighting(time));
-                total += 1;
-                if total % 100 == 0 {
-                    let series = unexpected.series();
-                    let sum: u64 = series.iter().map(|(_, flows)| flows).sum();
-                    let other = unexpected.other(total);
-                    prop_assert_eq!(sum + other, total);
-                    prop_assert!(other >= last_other);
-                    prop_assert!(series.len() <= EXPORTED);
-                    last_other = other;
-                    for (service, flows) in series {
-                        last.insert(service, flows);
+    mod properties {
+        use super::*;
+
+        proptest! {
+            #[test]
+            fn the_sum_is_exact_and_nothing_goes_back(ports in proptest::collection::vec(0_u16..400, 0..3_000)) {
+                let mut unexpected = Unexpected::default();
+                let mut total = 0;
+                let mut last_other = 0;
+                let mut last = HashMap::new();
+                for (time, port) in (0..).zip(ports) {
+                    // Half of the flows are of few services.
+                    let port = if port % 2 == 0 { port % 7 } else { port };
+                    unexpected.record(service(port), sighting(time));
+                    total += 1;
+                    if total % 100 == 0 {
+                        let series = unexpected.series();
+                        let sum: u64 = series.iter().map(|(_, flows)| flows).sum();
+                        let other = unexpected.other(total);
+                        prop_assert_eq!(sum + other, total);
+                        prop_assert!(other >= last_other);
+                        prop_assert!(series.len() <= EXPORTED);
+                        last_other = other;
+                        for (service, flows) in series {
+                            last.insert(service, flows);
+                        }
                     }
                 }
+                prop_assert_eq!(unexpected.exported.len() + unexpected.candidates.len(), unexpected.entries.len());
+                prop_assert_eq!(unexpected.index.len(), unexpected.entries.len());
             }
-            prop_assert_eq!(unexpected.exported.len() + unexpected.candidates.len(), unexpected.entries.len());
-            prop_assert_eq!(unexpected.index.len(), unexpected.entries.len());
         }
     }
 }

@@ -470,7 +470,7 @@ fn requirement(record: &Record<'_>, system: &System) -> Result<Requirement, Impo
 }
 
 #[cfg(test)]
-mod tests {
+mod properties {
     use proptest::prelude::*;
 
     use super::*;

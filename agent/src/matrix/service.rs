@@ -467,27 +467,31 @@ mod tests {
         );
     }
 
-    proptest! {
-        #[test]
-        fn number_round_trips(number: u8) {
-            let protocol = Protocol::from_number(number);
-            prop_assert_eq!(protocol.number(), number);
-            prop_assert_eq!(protocol.to_string().parse::<Protocol>(), Ok(protocol));
-        }
+    mod properties {
+        use super::*;
 
-        #[test]
-        fn printing_and_reading_are_inverse(number: u8, a: u16, b: u16) {
-            let protocol = Protocol::from_number(number);
-            for text in [format!("{protocol}"), format!("{protocol}/{a}"), format!("{protocol}/{a}-{b}")] {
-                if let Ok(service) = text.parse::<Service>() {
-                    prop_assert_eq!(service.to_string().parse::<Service>(), Ok(service));
+        proptest! {
+            #[test]
+            fn number_round_trips(number: u8) {
+                let protocol = Protocol::from_number(number);
+                prop_assert_eq!(protocol.number(), number);
+                prop_assert_eq!(protocol.to_string().parse::<Protocol>(), Ok(protocol));
+            }
+
+            #[test]
+            fn printing_and_reading_are_inverse(number: u8, a: u16, b: u16) {
+                let protocol = Protocol::from_number(number);
+                for text in [format!("{protocol}"), format!("{protocol}/{a}"), format!("{protocol}/{a}-{b}")] {
+                    if let Ok(service) = text.parse::<Service>() {
+                        prop_assert_eq!(service.to_string().parse::<Service>(), Ok(service));
+                    }
                 }
             }
-        }
 
-        #[test]
-        fn reading_never_panics(text in ".{0,24}") {
-            let _ = text.parse::<Service>();
+            #[test]
+            fn reading_never_panics(text in ".{0,24}") {
+                let _ = text.parse::<Service>();
+            }
         }
     }
 }

@@ -393,13 +393,17 @@ mod tests {
         assert_eq!(reporter.finish().as_slice()[0].code, "too-many-nodes");
     }
 
-    proptest! {
-        #[test]
-        fn parsing_never_panics(text in "[a-z:\\-\\[\\]{}&*!|>'\"#, \n\u{fc}]{0,60}") {
-            let mut reporter = Reporter::new(Arc::new(Source::new("any.yaml", text.clone())));
-            let parsed = parse(&text, &mut reporter).is_some();
-            let findings = reporter.finish();
-            prop_assert!(parsed || findings.has_errors());
+    mod properties {
+        use super::*;
+
+        proptest! {
+            #[test]
+            fn parsing_never_panics(text in "[a-z:\\-\\[\\]{}&*!|>'\"#, \n\u{fc}]{0,60}") {
+                let mut reporter = Reporter::new(Arc::new(Source::new("any.yaml", text.clone())));
+                let parsed = parse(&text, &mut reporter).is_some();
+                let findings = reporter.finish();
+                prop_assert!(parsed || findings.has_errors());
+            }
         }
     }
 }

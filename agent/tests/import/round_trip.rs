@@ -149,18 +149,22 @@ fn damaged_sheets_are_refused_with_the_row() {
     check("\"any\"", "\"web\"", "names the role `web`");
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+mod properties {
+    use super::*;
 
-    #[test]
-    fn any_texts_survive(texts in prop::collection::vec("[ -~äЖ\u{a0}\u{200b}]{0,3}[!-~]|_x00[0-9]{2}_|['=+@-]{1,2}", 7)) {
-        let quoted = |index: usize| serde_json::to_string(&texts[index]).unwrap();
-        let yaml = format!(
-            "system: s\ntitle: {}\nversion: {}\nroles:\n  r: {{title: {}}}\nrequirements:\n  - {{id: a, from: r, to: r, services: [tcp/1], necessity: conditional, condition: {}, purpose: {}, doubts: [{}, {}]}}\n",
-            quoted(0), quoted(1), quoted(2), quoted(3), quoted(4), quoted(5), quoted(6)
-        );
-        let reading = Matrix::read_text("s.yaml", &yaml);
-        prop_assume!(!reading.findings.has_errors());
-        through_sheets(&reading.matrix);
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_texts_survive(texts in prop::collection::vec("[ -~äЖ\u{a0}\u{200b}]{0,3}[!-~]|_x00[0-9]{2}_|['=+@-]{1,2}", 7)) {
+            let quoted = |index: usize| serde_json::to_string(&texts[index]).unwrap();
+            let yaml = format!(
+                "system: s\ntitle: {}\nversion: {}\nroles:\n  r: {{title: {}}}\nrequirements:\n  - {{id: a, from: r, to: r, services: [tcp/1], necessity: conditional, condition: {}, purpose: {}, doubts: [{}, {}]}}\n",
+                quoted(0), quoted(1), quoted(2), quoted(3), quoted(4), quoted(5), quoted(6)
+            );
+            let reading = Matrix::read_text("s.yaml", &yaml);
+            prop_assume!(!reading.findings.has_errors());
+            through_sheets(&reading.matrix);
+        }
     }
 }

@@ -828,7 +828,7 @@ fn packets_from_the_past_keep_their_times() {
     );
 }
 
-mod any_traffic {
+mod properties {
     use super::*;
     use proptest::prelude::*;
 

@@ -740,56 +740,60 @@ fn packs() -> impl Strategy<Value = Vec<Pack>> {
     prop::collection::vec((roles, prop::collection::vec(row, 0..8)), 1..3)
 }
 
-proptest! {
-    #[test]
-    fn tables_judge_as_the_naive_reading_does(
-        packs in packs(),
-        host in prop::option::of(prop::collection::vec(0..ADDRESSES.len(), 0..4)),
-        flows in prop::collection::vec((0..ADDRESSES.len(), 0..ADDRESSES.len(), 0..FLOWS.len()), 300),
-    ) {
-        let text = matrix_text(&packs);
-        let (matrix, bindings) = parse(&text);
-        let host = match host {
-            None => HostAddresses::Unknown,
-            Some(chosen) => HostAddresses::Known(
-                chosen.iter().map(|i| ADDRESSES[*i].parse().unwrap()).collect(),
-            ),
-        };
-        let installed = install(matrix.clone(), bindings.clone(), &host);
-        let naive = naive::Judge { matrix: &matrix, bindings: &bindings, host: &host };
-        for (from, to, flow_index) in flows {
-            let (protocol, service) = FLOWS[flow_index];
-            let from: IpAddr = ADDRESSES[from].parse().unwrap();
-            let to: IpAddr = ADDRESSES[to].parse().unwrap();
-            let (key, sender, packet) = flow(from, to, protocol, service);
-            let judgement = judge(&installed, &packet, &key, sender, false);
-            let got = (
-                Verdict::of_slot(judgement.slot),
-                installed.members(judgement.slot).to_vec(),
-            );
-            let want = naive.judge(from, to, protocol, service);
-            prop_assert_eq!(
-                got, want, "{} -> {} {}/{} host {:?}\n{}",
-                from, to, protocol, service, host, text
-            );
-        }
-    }
+mod properties {
+    use super::*;
 
-    /// The longest match of the trie that the kernel uses, over `prefixes` as they stand, is that of the daemon.
-    #[test]
-    fn both_look_ups_find_the_same_class(packs in packs(), random in prop::collection::vec(any::<u128>(), 20)) {
-        use flowproof_common::classify::Tables;
-        let (matrix, bindings) = parse(&matrix_text(&packs));
-        let installed = install(matrix, bindings, &HostAddresses::Unknown);
-        let chosen = ADDRESSES.iter().map(|text| Address::from(text.parse::<IpAddr>().unwrap()));
-        for address in chosen.chain(random.iter().map(|number| Address::from_v6(number.to_be_bytes()))) {
-            let number = u128::from_be_bytes(address.bytes());
-            let covering = installed.compiled.prefixes.iter().find(|prefix| {
-                let low = 128 - u32::from(prefix.bits);
-                let own = u128::from_be_bytes(prefix.address.bytes());
-                low == 128 || number >> low == own >> low
-            });
-            prop_assert_eq!(installed.address_class(&address), covering.map_or(0, |prefix| prefix.class));
+    proptest! {
+        #[test]
+        fn tables_judge_as_the_naive_reading_does(
+            packs in packs(),
+            host in prop::option::of(prop::collection::vec(0..ADDRESSES.len(), 0..4)),
+            flows in prop::collection::vec((0..ADDRESSES.len(), 0..ADDRESSES.len(), 0..FLOWS.len()), 300),
+        ) {
+            let text = matrix_text(&packs);
+            let (matrix, bindings) = parse(&text);
+            let host = match host {
+                None => HostAddresses::Unknown,
+                Some(chosen) => HostAddresses::Known(
+                    chosen.iter().map(|i| ADDRESSES[*i].parse().unwrap()).collect(),
+                ),
+            };
+            let installed = install(matrix.clone(), bindings.clone(), &host);
+            let naive = naive::Judge { matrix: &matrix, bindings: &bindings, host: &host };
+            for (from, to, flow_index) in flows {
+                let (protocol, service) = FLOWS[flow_index];
+                let from: IpAddr = ADDRESSES[from].parse().unwrap();
+                let to: IpAddr = ADDRESSES[to].parse().unwrap();
+                let (key, sender, packet) = flow(from, to, protocol, service);
+                let judgement = judge(&installed, &packet, &key, sender, false);
+                let got = (
+                    Verdict::of_slot(judgement.slot),
+                    installed.members(judgement.slot).to_vec(),
+                );
+                let want = naive.judge(from, to, protocol, service);
+                prop_assert_eq!(
+                    got, want, "{} -> {} {}/{} host {:?}\n{}",
+                    from, to, protocol, service, host, text
+                );
+            }
+        }
+
+        /// The longest match of the trie that the kernel uses, over `prefixes` as they stand, is that of the daemon.
+        #[test]
+        fn both_look_ups_find_the_same_class(packs in packs(), random in prop::collection::vec(any::<u128>(), 20)) {
+            use flowproof_common::classify::Tables;
+            let (matrix, bindings) = parse(&matrix_text(&packs));
+            let installed = install(matrix, bindings, &HostAddresses::Unknown);
+            let chosen = ADDRESSES.iter().map(|text| Address::from(text.parse::<IpAddr>().unwrap()));
+            for address in chosen.chain(random.iter().map(|number| Address::from_v6(number.to_be_bytes()))) {
+                let number = u128::from_be_bytes(address.bytes());
+                let covering = installed.compiled.prefixes.iter().find(|prefix| {
+                    let low = 128 - u32::from(prefix.bits);
+                    let own = u128::from_be_bytes(prefix.address.bytes());
+                    low == 128 || number >> low == own >> low
+                });
+                prop_assert_eq!(installed.address_class(&address), covering.map_or(0, |prefix| prefix.class));
+            }
         }
     }
 }

@@ -569,16 +569,20 @@ fn published_packs_are_valid() {
     );
 }
 
-proptest! {
-    /// Whatever is wrong with a file, reading it ends with a system or with an error.
-    #[test]
-    fn damaged_files_never_panic(at in 0..EXAMPLE.len(), length in 0..40_usize, with in "[a-z0-9:{}\\[\\]/*&~ \n-]{0,8}") {
-        let end = (at + length).min(EXAMPLE.len());
-        let text = format!("{}{with}{}", &EXAMPLE[..at], &EXAMPLE[end..]);
-        let reading = Matrix::read_text("damaged.yaml", &text);
-        prop_assert_eq!(reading.matrix.systems.is_empty(), reading.findings.has_errors());
-        for finding in reading.findings.as_slice() {
-            prop_assert!(finding.line >= 1 && finding.column >= 1, "{}", finding);
+mod properties {
+    use super::*;
+
+    proptest! {
+        /// Whatever is wrong with a file, reading it ends with a system or with an error.
+        #[test]
+        fn damaged_files_never_panic(at in 0..EXAMPLE.len(), length in 0..40_usize, with in "[a-z0-9:{}\\[\\]/*&~ \n-]{0,8}") {
+            let end = (at + length).min(EXAMPLE.len());
+            let text = format!("{}{with}{}", &EXAMPLE[..at], &EXAMPLE[end..]);
+            let reading = Matrix::read_text("damaged.yaml", &text);
+            prop_assert_eq!(reading.matrix.systems.is_empty(), reading.findings.has_errors());
+            for finding in reading.findings.as_slice() {
+                prop_assert!(finding.line >= 1 && finding.column >= 1, "{}", finding);
+            }
         }
     }
 }
