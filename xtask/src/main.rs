@@ -1,6 +1,6 @@
-//! The project's own commands, so that a fresh machine needs nothing but `cargo`: `cargo xtask run`, `test`, `demo`,
-//! `ebpf`, `deny`. They are Rust instead of shell scripts because they run where the daemon is built anyway, and are checked
-//! by the same compiler and lints.
+//! The project's own commands, so that a fresh machine needs nothing but `cargo`: `cargo xtask run`, `test`, `fuzz`,
+//! `demo`, `ebpf`, `packs`, `deny`. They are Rust instead of shell scripts because they run where the daemon is built anyway,
+//! and are checked by the same compiler and lints.
 //!
 //! # For those who write tests
 //!
@@ -26,6 +26,7 @@ mod apt;
 mod demo;
 mod deny;
 mod ebpf;
+mod fuzz;
 mod packs;
 mod run;
 mod shell;
@@ -41,6 +42,7 @@ usage: cargo xtask COMMAND
   run [-- ARGS...]   build, then watch this machine's traffic: `flowproof run ARGS...`
   demo [-- --stay]   build a lab of hosts on this machine, watch their traffic, show what was found
   test               install what the tests need, run every check and every test, say what was skipped
+  fuzz [FACTOR]      run the property tests on other cases than those of `test`, FACTOR times as many (default: 20)
   ebpf               build the kernel object and put it into agent-ebpf/object
   ebpf --check       rebuild it below the target folder; fail if the committed one was built from other sources
                      (both: --toolchain nightly|debian instead of the automatic choice)
@@ -54,6 +56,7 @@ enum Command {
     Run(Vec<String>),
     Demo(Vec<String>),
     Test,
+    Fuzz { rounds: u32 },
     Ebpf(ebpf::Options),
     Packs { check: bool },
     Deny,
@@ -81,6 +84,11 @@ impl Command {
             "packs" if rest == ["--check"] => return Ok(Self::Packs { check: true }),
             "packs" => Self::Packs { check: false },
             "ebpf" => return Ok(Self::Ebpf(ebpf::Options::parse(&rest)?)),
+            "fuzz" => {
+                return Ok(Self::Fuzz {
+                    rounds: fuzz::parse(&rest)?,
+                });
+            }
             "test" => Self::Test,
             "deny" => Self::Deny,
             "help" | "--help" | "-h" => Self::Help,
@@ -113,6 +121,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Run(arguments) => run::run(&arguments)?,
         Command::Demo(arguments) => demo::demo(&arguments)?,
         Command::Test => return test::test(),
+        Command::Fuzz { rounds } => fuzz::fuzz(rounds)?,
         Command::Ebpf(options) => ebpf::ebpf(options)?,
         Command::Packs { check } => packs::packs(check)?,
         Command::Deny => deny::deny()?,

@@ -466,24 +466,28 @@ mod tests {
         text.split('.').collect()
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+    mod properties {
+        use super::*;
 
-        #[test]
-        fn index_agrees_with_the_rules(
-            texts in prop::collection::vec("([ab*]{1,4}\\.){0,3}[ab]{1,2}|[ab]{1,2}\\.\\*", 1..20),
-            names in prop::collection::vec("([ab]{1,4}\\.){0,4}[ab]{1,2}", 1..10),
-        ) {
-            let patterns: Vec<_> = texts.iter().filter_map(|text| NamePattern::new(text).ok()).collect();
-            let index = PatternIndex::new(patterns.iter().cloned());
-            for name in &names {
-                let expected: Vec<u32> = (0..).zip(&patterns)
-                    .filter(|(_, pattern)| naive(&labels(pattern.as_str()), &labels(name), true))
-                    .map(|(id, _)| id)
-                    .collect();
-                let mut found: Vec<u32> = index.matches(name).collect();
-                found.sort_unstable();
-                prop_assert_eq!(found, expected, "{:?} {}", &patterns, name);
+        proptest! {
+            #![proptest_config(ProptestConfig::with_cases(2000))]
+
+            #[test]
+            fn index_agrees_with_the_rules(
+                texts in prop::collection::vec("([ab*]{1,4}\\.){0,3}[ab]{1,2}|[ab]{1,2}\\.\\*", 1..20),
+                names in prop::collection::vec("([ab]{1,4}\\.){0,4}[ab]{1,2}", 1..10),
+            ) {
+                let patterns: Vec<_> = texts.iter().filter_map(|text| NamePattern::new(text).ok()).collect();
+                let index = PatternIndex::new(patterns.iter().cloned());
+                for name in &names {
+                    let expected: Vec<u32> = (0..).zip(&patterns)
+                        .filter(|(_, pattern)| naive(&labels(pattern.as_str()), &labels(name), true))
+                        .map(|(id, _)| id)
+                        .collect();
+                    let mut found: Vec<u32> = index.matches(name).collect();
+                    found.sort_unstable();
+                    prop_assert_eq!(found, expected, "{:?} {}", &patterns, name);
+                }
             }
         }
     }

@@ -918,125 +918,129 @@ fn to_answer(names: &[usize], ttl: u32, addresses: &[u32], https: bool, found: b
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+mod properties {
+    use super::*;
 
-    #[test]
-    fn the_book_agrees_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
-        let mut book = NameBook::new(Limits::default(), Lifetimes::default());
-        let mut model = Model::default();
-        // What somebody knows who looks at changed addresses only.
-        let mut mirror: BTreeMap<IpAddr, Vec<u32>> = BTreeMap::new();
-        for step in steps {
-            match step {
-                Step::Wait(time) => model.now += time,
-                Step::Expire => {
-                    book.expire(model.now);
-                    model.expire();
-                    for address in book.take_changed().addresses {
-                        mirror.insert(IpAddr::from(address), book.patterns_of(&address, model.now));
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(150))]
+
+        #[test]
+        fn the_book_agrees_with_the_model(steps in prop::collection::vec(step(), 1..60)) {
+            let mut book = NameBook::new(Limits::default(), Lifetimes::default());
+            let mut model = Model::default();
+            // What somebody knows who looks at changed addresses only.
+            let mut mirror: BTreeMap<IpAddr, Vec<u32>> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Wait(time) => model.now += time,
+                    Step::Expire => {
+                        book.expire(model.now);
+                        model.expire();
+                        for address in book.take_changed().addresses {
+                            mirror.insert(IpAddr::from(address), book.patterns_of(&address, model.now));
+                        }
+                        for number in 0..6 {
+                            let ip = numbered(number);
+                            let known = mirror.get(&ip).cloned().unwrap_or_default();
+                            prop_assert_eq!(known, model.patterns_of(ip, model.now));
+                        }
                     }
-                    for number in 0..6 {
-                        let ip = numbered(number);
-                        let known = mirror.get(&ip).cloned().unwrap_or_default();
-                        prop_assert_eq!(known, model.patterns_of(ip, model.now));
+                    Step::Learn { client, names, ttl, addresses, https, found } => {
+                        let answer = to_answer(&names, ttl, &addresses, https, found);
+                        book.learn(model.now, Some(Address::from(numbered(1000 + client))), &answer);
+                        model.learn(client, &answer);
                     }
+                    Step::Patterns(set) => {
+                        book.set_patterns(model.now, index(PATTERN_SETS[set]));
+                        model.expire();
+                        model.patterns = PATTERN_SETS[set].to_vec();
+                    }
+                    Step::Touch(at) => book.touch(NAMES[at]),
                 }
-                Step::Learn { client, names, ttl, addresses, https, found } => {
-                    let answer = to_answer(&names, ttl, &addresses, https, found);
-                    book.learn(model.now, Some(Address::from(numbered(1000 + client))), &answer);
-                    model.learn(client, &answer);
-                }
-                Step::Patterns(set) => {
-                    book.set_patterns(model.now, index(PATTERN_SETS[set]));
-                    model.expire();
-                    model.patterns = PATTERN_SETS[set].to_vec();
-                }
-                Step::Touch(at) => book.touch(NAMES[at]),
-            }
-            consistent(&book);
-            for number in 0..6 {
-                let ip = numbered(number);
-                let address = Address::from(ip);
-                for now in [model.now, model.now + 7 * MINUTE] {
-                    prop_assert_eq!(book.patterns_of(&address, now), model.patterns_of(ip, now));
-                }
-                let current = model.links.iter().filter(|link| link.1 == ip && link.2 > model.now).count();
-                prop_assert_eq!(book.names_of(&address, model.now).iter().filter(|told| told.current).count(), current);
-                for client in 0..3 {
-                    let told: Vec<_> = book
-                        .told(&Address::from(numbered(1000 + client)), &address, model.now)
-                        .into_iter()
-                        .filter(|told| told.current)
-                        .map(|told| (told.name, told.when))
-                        .collect();
-                    let expected: Vec<_> = model.asks.iter().rev()
-                        .filter(|ask| ask.0 == client && ask.2 == ip && ask.4 > model.now)
-                        .map(|ask| (ask.1.clone(), ask.3))
-                        .collect();
-                    prop_assert_eq!(told, expected);
-                }
-            }
-            // What is forgotten is forgotten by `expire`.
-            book.expire(model.now);
-            model.expire();
-            for text in NAMES {
-                let name = name(text);
-                let leads: Vec<_> = model.leads(&name, &mut BTreeSet::new()).into_iter().collect();
-                prop_assert_eq!(book.patterns_of_name(text), leads, "{}", text);
+                consistent(&book);
                 for number in 0..6 {
-                    let known = model.links.iter().any(|link| link.0 == name && link.1 == numbered(number));
-                    prop_assert_eq!(book.has_stood_for(text, &Address::from(numbered(number))), known);
+                    let ip = numbered(number);
+                    let address = Address::from(ip);
+                    for now in [model.now, model.now + 7 * MINUTE] {
+                        prop_assert_eq!(book.patterns_of(&address, now), model.patterns_of(ip, now));
+                    }
+                    let current = model.links.iter().filter(|link| link.1 == ip && link.2 > model.now).count();
+                    prop_assert_eq!(book.names_of(&address, model.now).iter().filter(|told| told.current).count(), current);
+                    for client in 0..3 {
+                        let told: Vec<_> = book
+                            .told(&Address::from(numbered(1000 + client)), &address, model.now)
+                            .into_iter()
+                            .filter(|told| told.current)
+                            .map(|told| (told.name, told.when))
+                            .collect();
+                        let expected: Vec<_> = model.asks.iter().rev()
+                            .filter(|ask| ask.0 == client && ask.2 == ip && ask.4 > model.now)
+                            .map(|ask| (ask.1.clone(), ask.3))
+                            .collect();
+                        prop_assert_eq!(told, expected);
+                    }
                 }
-                for client in 0..3 {
-                    let told = book.addresses_told(&Address::from(numbered(1000 + client)), text, model.now);
-                    let expected: Vec<_> = model.asks.iter().rev()
-                        .filter(|ask| ask.0 == client && ask.1 == name && ask.4 > model.now)
-                        .map(|ask| Address::from(ask.2))
-                        .collect();
-                    prop_assert_eq!(told, expected);
+                // What is forgotten is forgotten by `expire`.
+                book.expire(model.now);
+                model.expire();
+                for text in NAMES {
+                    let name = name(text);
+                    let leads: Vec<_> = model.leads(&name, &mut BTreeSet::new()).into_iter().collect();
+                    prop_assert_eq!(book.patterns_of_name(text), leads, "{}", text);
+                    for number in 0..6 {
+                        let known = model.links.iter().any(|link| link.0 == name && link.1 == numbered(number));
+                        prop_assert_eq!(book.has_stood_for(text, &Address::from(numbered(number))), known);
+                    }
+                    for client in 0..3 {
+                        let told = book.addresses_told(&Address::from(numbered(1000 + client)), text, model.now);
+                        let expected: Vec<_> = model.asks.iter().rev()
+                            .filter(|ask| ask.0 == client && ask.1 == name && ask.4 > model.now)
+                            .map(|ask| Address::from(ask.2))
+                            .collect();
+                        prop_assert_eq!(told, expected);
+                    }
                 }
             }
         }
-    }
 
-    /// Whatever else is told, all of it stays within the limits, and names that are few enough are never lost.
-    #[test]
-    fn floods_of_any_kind_leave_needed_names_alone(
-        answers in prop::collection::vec(
-            (
-                prop::collection::vec(("[a-d]{1,2}", prop::sample::select(vec!["example.com", "org", "cdn.org"])), 1..4),
-                prop::collection::vec(0..200_u32, 1..12),
-                0..4000_u32,
-                0..2000_u64,
+        /// Whatever else is told, all of it stays within the limits, and names that are few enough are never lost.
+        #[test]
+        fn floods_of_any_kind_leave_needed_names_alone(
+            answers in prop::collection::vec(
+                (
+                    prop::collection::vec(("[a-d]{1,2}", prop::sample::select(vec!["example.com", "org", "cdn.org"])), 1..4),
+                    prop::collection::vec(0..200_u32, 1..12),
+                    0..4000_u32,
+                    0..2000_u64,
+                ),
+                1..120,
             ),
-            1..120,
-        ),
-        asked in prop::collection::vec((0..3_usize, 0..8_u32), 1..20),
-    ) {
-        let mut book = book_of(SMALL, &NEEDED);
-        let mut expected: Vec<(u32, IpAddr, u64)> = Vec::new();
-        let mut now = 0;
-        let mut asked = asked.into_iter();
-        for (names, addresses, ttl, wait) in answers {
-            now += wait * SECOND / 10;
-            if let Some((which, number)) = asked.next() {
-                let (text, pattern) = [("www.example.org", 0), ("api.example.org", 1), ("a.example.net", 2)][which];
-                // At most eight addresses for each of them: nothing has to go.
-                let ip = numbered(1000 + number);
-                book.learn(now, None, &answer(text, 3600, &[ip]));
-                expected.push((pattern, ip, now + 65 * MINUTE));
-            }
-            let names: Vec<_> = names.iter().map(|(label, parent)| format!("{label}.{parent}")).collect();
-            let addresses: Vec<_> = addresses.iter().map(|number| numbered(*number)).collect();
-            book.learn(now, Some(Address::from(addresses[0])), &answer(&names.join(" "), ttl, &addresses));
-            consistent(&book);
-            let counts = book.counts();
-            prop_assert!(counts.names_needed <= SMALL.needed_names);
-            prop_assert!(counts.names_other <= SMALL.other_names);
-            prop_assert!(counts.asks <= SMALL.asks);
-            for (pattern, ip, expires) in &expected {
-                prop_assert!(*expires <= now || book.patterns_of(&Address::from(*ip), now).contains(pattern));
+            asked in prop::collection::vec((0..3_usize, 0..8_u32), 1..20),
+        ) {
+            let mut book = book_of(SMALL, &NEEDED);
+            let mut expected: Vec<(u32, IpAddr, u64)> = Vec::new();
+            let mut now = 0;
+            let mut asked = asked.into_iter();
+            for (names, addresses, ttl, wait) in answers {
+                now += wait * SECOND / 10;
+                if let Some((which, number)) = asked.next() {
+                    let (text, pattern) = [("www.example.org", 0), ("api.example.org", 1), ("a.example.net", 2)][which];
+                    // At most eight addresses for each of them: nothing has to go.
+                    let ip = numbered(1000 + number);
+                    book.learn(now, None, &answer(text, 3600, &[ip]));
+                    expected.push((pattern, ip, now + 65 * MINUTE));
+                }
+                let names: Vec<_> = names.iter().map(|(label, parent)| format!("{label}.{parent}")).collect();
+                let addresses: Vec<_> = addresses.iter().map(|number| numbered(*number)).collect();
+                book.learn(now, Some(Address::from(addresses[0])), &answer(&names.join(" "), ttl, &addresses));
+                consistent(&book);
+                let counts = book.counts();
+                prop_assert!(counts.names_needed <= SMALL.needed_names);
+                prop_assert!(counts.names_other <= SMALL.other_names);
+                prop_assert!(counts.asks <= SMALL.asks);
+                for (pattern, ip, expires) in &expected {
+                    prop_assert!(*expires <= now || book.patterns_of(&Address::from(*ip), now).contains(pattern));
+                }
             }
         }
     }

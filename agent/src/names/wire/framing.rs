@@ -104,22 +104,26 @@ mod tests {
         assert_eq!(read(&[&good[..good.len() - 1]]), (vec![], false));
     }
 
-    proptest! {
-        #[test]
-        fn any_split_gives_the_same_messages(cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..20)) {
-            let stream: Vec<u8> = messages().iter().flat_map(|message| vector16(message)).collect();
-            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).collect();
-            cuts.extend([0, stream.len()]);
-            cuts.sort_unstable();
-            let chunks: Vec<&[u8]> = cuts.windows(2).map(|cut| &stream[cut[0]..cut[1]]).collect();
-            prop_assert_eq!(read(&chunks), (messages(), false));
-        }
+    mod properties {
+        use super::*;
 
-        #[test]
-        fn any_bytes_are_bounded(chunks in proptest::collection::vec(
-            proptest::collection::vec(any::<u8>(), 0..200), 0..30)) {
-            let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
-            read(&chunks);
+        proptest! {
+            #[test]
+            fn any_split_gives_the_same_messages(cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..20)) {
+                let stream: Vec<u8> = messages().iter().flat_map(|message| vector16(message)).collect();
+                let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).collect();
+                cuts.extend([0, stream.len()]);
+                cuts.sort_unstable();
+                let chunks: Vec<&[u8]> = cuts.windows(2).map(|cut| &stream[cut[0]..cut[1]]).collect();
+                prop_assert_eq!(read(&chunks), (messages(), false));
+            }
+
+            #[test]
+            fn any_bytes_are_bounded(chunks in proptest::collection::vec(
+                proptest::collection::vec(any::<u8>(), 0..200), 0..30)) {
+                let chunks: Vec<&[u8]> = chunks.iter().map(Vec::as_slice).collect();
+                read(&chunks);
+            }
         }
     }
 }

@@ -327,63 +327,67 @@ mod tests {
         assert!(!in_order(Some(0), &[(65_535, b"x")]).1);
     }
 
-    proptest! {
-        /// Any split, in any order, with overlaps and repetitions, gives the same bytes.
-        #[test]
-        fn order_does_not_matter(
-            start in any::<u32>(),
-            cuts in proptest::collection::vec(0..3_000_u32, 1..12),
-            order in any::<u64>(),
-            known in any::<bool>(),
-        ) {
-            let bytes = stream(3_000);
-            let mut cuts = [&cuts[..], &[0, 3_000]].concat();
-            cuts.sort_unstable();
-            let mut segments: Vec<_> = cuts
-                .windows(2)
-                .map(|cut| (cut[0], &bytes[cut[0] as usize..(cut[1] as usize + 9).min(3_000)]))
-                .collect();
-            segments.sort_by_key(|(at, _)| order.rotate_left(at % 64));
-            let mut head = Head::new(2_500);
-            let mut all = InOrder::new();
-            all.start_at(start);
-            if known {
-                head.start_at(start);
-            }
-            let mut handed: Vec<u8> = Vec::new();
-            for (at, segment) in &segments {
-                let seq = start.wrapping_add(*at);
-                head.push(seq, segment);
-                all.push(seq, segment, &mut |fresh| handed.extend(fresh));
-                prop_assert!(head.bytes().len() <= 2_500);
-            }
-            prop_assert!(head.bytes() == &bytes[..2_500]);
-            prop_assert!(head.is_full());
-            prop_assert!(handed == bytes);
-            prop_assert!(!all.is_stuck());
-        }
+    mod properties {
+        use super::*;
 
-        #[test]
-        fn any_segments_are_bounded(
-            segments in proptest::collection::vec(
-                (any::<u32>(), proptest::collection::vec(any::<u8>(), 0..300)), 0..60),
-            near in any::<bool>(),
-            told in proptest::option::of((0..60_usize, any::<u32>())),
-        ) {
-            let mut head = Head::new(600);
-            let mut all = InOrder::new();
-            let pushed: usize = segments.iter().map(|(_, bytes)| bytes.len()).sum();
-            let mut handed = 0;
-            for (index, (seq, bytes)) in segments.iter().enumerate() {
-                let seq = if near { seq % 1_000 } else { *seq };
-                if let Some((when, start)) = told && when == index {
-                    head.start_at(if near { start % 1_000 } else { start });
+        proptest! {
+            /// Any split, in any order, with overlaps and repetitions, gives the same bytes.
+            #[test]
+            fn order_does_not_matter(
+                start in any::<u32>(),
+                cuts in proptest::collection::vec(0..3_000_u32, 1..12),
+                order in any::<u64>(),
+                known in any::<bool>(),
+            ) {
+                let bytes = stream(3_000);
+                let mut cuts = [&cuts[..], &[0, 3_000]].concat();
+                cuts.sort_unstable();
+                let mut segments: Vec<_> = cuts
+                    .windows(2)
+                    .map(|cut| (cut[0], &bytes[cut[0] as usize..(cut[1] as usize + 9).min(3_000)]))
+                    .collect();
+                segments.sort_by_key(|(at, _)| order.rotate_left(at % 64));
+                let mut head = Head::new(2_500);
+                let mut all = InOrder::new();
+                all.start_at(start);
+                if known {
+                    head.start_at(start);
                 }
-                head.push(seq, bytes);
-                all.push(seq, bytes, &mut |fresh| handed += fresh.len());
-                prop_assert!(head.bytes().len() <= 600);
+                let mut handed: Vec<u8> = Vec::new();
+                for (at, segment) in &segments {
+                    let seq = start.wrapping_add(*at);
+                    head.push(seq, segment);
+                    all.push(seq, segment, &mut |fresh| handed.extend(fresh));
+                    prop_assert!(head.bytes().len() <= 2_500);
+                }
+                prop_assert!(head.bytes() == &bytes[..2_500]);
+                prop_assert!(head.is_full());
+                prop_assert!(handed == bytes);
+                prop_assert!(!all.is_stuck());
             }
-            prop_assert!(handed <= pushed);
+
+            #[test]
+            fn any_segments_are_bounded(
+                segments in proptest::collection::vec(
+                    (any::<u32>(), proptest::collection::vec(any::<u8>(), 0..300)), 0..60),
+                near in any::<bool>(),
+                told in proptest::option::of((0..60_usize, any::<u32>())),
+            ) {
+                let mut head = Head::new(600);
+                let mut all = InOrder::new();
+                let pushed: usize = segments.iter().map(|(_, bytes)| bytes.len()).sum();
+                let mut handed = 0;
+                for (index, (seq, bytes)) in segments.iter().enumerate() {
+                    let seq = if near { seq % 1_000 } else { *seq };
+                    if let Some((when, start)) = told && when == index {
+                        head.start_at(if near { start % 1_000 } else { start });
+                    }
+                    head.push(seq, bytes);
+                    all.push(seq, bytes, &mut |fresh| handed += fresh.len());
+                    prop_assert!(head.bytes().len() <= 600);
+                }
+                prop_assert!(handed <= pushed);
+            }
         }
     }
 }

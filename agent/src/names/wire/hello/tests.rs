@@ -262,59 +262,63 @@ fn prefixes_read_as_more_then_as_the_hello() {
     }
 }
 
-proptest! {
-    #[test]
-    fn any_segments_in_any_order_read_alike(
-        which in 0..3_usize,
-        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..10),
-        order in proptest::collection::vec(any::<u32>(), 12),
-        start in any::<u32>(),
-        known in any::<bool>(),
-    ) {
-        let (bytes, expect) = samples().swap_remove(which);
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
-        cuts.extend([0, bytes.len()]);
-        cuts.sort_unstable();
-        let mut segments: Vec<_> = cuts.windows(2).map(|cut| cut[0]..cut[1]).zip(order).collect();
-        segments.sort_by_key(|(_, order)| *order);
-        let mut head = Head::new(MAX_HEAD_BYTES);
-        if known {
-            head.start_at(start);
-        }
-        let mut last = Reading::More;
-        for (range, _) in segments {
-            let seq = start.wrapping_add(u32::try_from(range.start).unwrap());
-            head.push(seq, &bytes[range]);
-            last = read_stream(head.bytes());
+mod properties {
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_segments_in_any_order_read_alike(
+            which in 0..3_usize,
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..10),
+            order in proptest::collection::vec(any::<u32>(), 12),
+            start in any::<u32>(),
+            known in any::<bool>(),
+        ) {
+            let (bytes, expect) = samples().swap_remove(which);
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let mut segments: Vec<_> = cuts.windows(2).map(|cut| cut[0]..cut[1]).zip(order).collect();
+            segments.sort_by_key(|(_, order)| *order);
+            let mut head = Head::new(MAX_HEAD_BYTES);
             if known {
-                prop_assert!(last == Reading::More || last == expect);
+                head.start_at(start);
             }
+            let mut last = Reading::More;
+            for (range, _) in segments {
+                let seq = start.wrapping_add(u32::try_from(range.start).unwrap());
+                head.push(seq, &bytes[range]);
+                last = read_stream(head.bytes());
+                if known {
+                    prop_assert!(last == Reading::More || last == expect);
+                }
+            }
+            prop_assert_eq!(last, expect);
         }
-        prop_assert_eq!(last, expect);
-    }
 
-    #[test]
-    fn any_bytes_are_read(
-        bytes in proptest::collection::vec(any::<u8>(), 0..600),
-        like in 0..4_usize,
-    ) {
-        let start: &[u8] = [&[][..], &[22, 3, 1, 2, 0, 1, 0, 1, 0xfc], b"GET ", b"GET / HTTP/1.1\r\nA: b\r\n"][like];
-        bounded(&[start, &bytes].concat());
-    }
-
-    #[test]
-    fn bent_hellos_are_read(
-        which in 0..3_usize,
-        flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
-        cut in any::<prop::sample::Index>(),
-    ) {
-        let (mut bytes, _) = samples().swap_remove(which);
-        for (at, with) in flips {
-            let at = at.index(bytes.len());
-            bytes[at] ^= with;
+        #[test]
+        fn any_bytes_are_read(
+            bytes in proptest::collection::vec(any::<u8>(), 0..600),
+            like in 0..4_usize,
+        ) {
+            let start: &[u8] = [&[][..], &[22, 3, 1, 2, 0, 1, 0, 1, 0xfc], b"GET ", b"GET / HTTP/1.1\r\nA: b\r\n"][like];
+            bounded(&[start, &bytes].concat());
         }
-        bounded(&bytes);
-        bounded(&bytes[..cut.index(bytes.len())]);
+
+        #[test]
+        fn bent_hellos_are_read(
+            which in 0..3_usize,
+            flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let (mut bytes, _) = samples().swap_remove(which);
+            for (at, with) in flips {
+                let at = at.index(bytes.len());
+                bytes[at] ^= with;
+            }
+            bounded(&bytes);
+            bounded(&bytes[..cut.index(bytes.len())]);
+        }
     }
 }
 

@@ -305,63 +305,67 @@ fn flights_are_bounded() {
     );
 }
 
-proptest! {
-    #[test]
-    fn any_split_and_order_reads_alike(
-        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..14),
-        order in proptest::collection::vec(any::<u32>(), 16),
-        datagrams in 1..6_usize,
-        version in prop::sample::select(vec![VERSION_1, VERSION_2]),
-    ) {
-        let whole = large_hello();
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(whole.len())).collect();
-        cuts.extend([0, whole.len()]);
-        cuts.sort_unstable();
-        let mut pieces: Vec<_> = cuts.windows(2).map(|cut| cut[0]..cut[1]).zip(order).collect();
-        pieces.sort_by_key(|(_, order)| *order);
-        let mut initials = Initials::new();
-        let mut last = Reading::More;
-        for (index, chunk) in pieces.chunks(pieces.len().div_ceil(datagrams)).enumerate() {
-            prop_assert_eq!(&last, &Reading::More);
-            let payload: Vec<u8> = chunk
-                .iter()
-                .flat_map(|(range, _)| crypto(range.start, &whole[range.clone()]))
-                .collect();
-            last = initials.push(&Sender::new(version).initial(index as u64, &padded(&payload)));
-        }
-        prop_assert_eq!(last, large_reading());
-    }
+mod properties {
+    use super::*;
 
-    #[test]
-    fn any_datagrams_are_read(
-        datagrams in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..20),
-        headed in any::<bool>(),
-    ) {
-        let mut initials = Initials::new();
-        for datagram in datagrams {
-            let start: &[u8] = if headed { &[0xc0, 0, 0, 0, 1, 4, 1, 2, 3, 4, 0, 0] } else { &[] };
-            prop_assert!(!matches!(initials.push(&[start, &datagram].concat()), Reading::Hello(_)));
+    proptest! {
+        #[test]
+        fn any_split_and_order_reads_alike(
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..14),
+            order in proptest::collection::vec(any::<u32>(), 16),
+            datagrams in 1..6_usize,
+            version in prop::sample::select(vec![VERSION_1, VERSION_2]),
+        ) {
+            let whole = large_hello();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(whole.len())).collect();
+            cuts.extend([0, whole.len()]);
+            cuts.sort_unstable();
+            let mut pieces: Vec<_> = cuts.windows(2).map(|cut| cut[0]..cut[1]).zip(order).collect();
+            pieces.sort_by_key(|(_, order)| *order);
+            let mut initials = Initials::new();
+            let mut last = Reading::More;
+            for (index, chunk) in pieces.chunks(pieces.len().div_ceil(datagrams)).enumerate() {
+                prop_assert_eq!(&last, &Reading::More);
+                let payload: Vec<u8> = chunk
+                    .iter()
+                    .flat_map(|(range, _)| crypto(range.start, &whole[range.clone()]))
+                    .collect();
+                last = initials.push(&Sender::new(version).initial(index as u64, &padded(&payload)));
+            }
+            prop_assert_eq!(last, large_reading());
         }
-    }
 
-    /// Payloads that open but hold any bytes.
-    #[test]
-    fn any_frames_are_read(payloads in proptest::collection::vec(
-        proptest::collection::vec(prop_oneof![Just(6_u8), Just(0), Just(2), any::<u8>()], 20..300), 1..17)) {
-        let sender = Sender::new(VERSION_1);
-        let mut initials = Initials::new();
-        for (index, payload) in payloads.iter().enumerate() {
-            initials.push(&sender.initial(index as u64, payload));
-            prop_assert!(initials.crypto.len() <= MAX_HEAD_BYTES);
+        #[test]
+        fn any_datagrams_are_read(
+            datagrams in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..20),
+            headed in any::<bool>(),
+        ) {
+            let mut initials = Initials::new();
+            for datagram in datagrams {
+                let start: &[u8] = if headed { &[0xc0, 0, 0, 0, 1, 4, 1, 2, 3, 4, 0, 0] } else { &[] };
+                prop_assert!(!matches!(initials.push(&[start, &datagram].concat()), Reading::Hello(_)));
+            }
         }
-    }
 
-    #[test]
-    fn bent_packets_are_refused(at in any::<prop::sample::Index>(), with in 1..=255_u8, cut in any::<prop::sample::Index>()) {
-        let mut packet = Sender::new(VERSION_1).initial(0, &padded(&hex(FRAME)));
-        prop_assert_eq!(Initials::new().push(&packet[..cut.index(packet.len())]), Reading::Other);
-        let at = at.index(packet.len());
-        packet[at] ^= with;
-        prop_assert!(!matches!(Initials::new().push(&packet), Reading::Hello(_)));
+        /// Payloads that open but hold any bytes.
+        #[test]
+        fn any_frames_are_read(payloads in proptest::collection::vec(
+            proptest::collection::vec(prop_oneof![Just(6_u8), Just(0), Just(2), any::<u8>()], 20..300), 1..17)) {
+            let sender = Sender::new(VERSION_1);
+            let mut initials = Initials::new();
+            for (index, payload) in payloads.iter().enumerate() {
+                initials.push(&sender.initial(index as u64, payload));
+                prop_assert!(initials.crypto.len() <= MAX_HEAD_BYTES);
+            }
+        }
+
+        #[test]
+        fn bent_packets_are_refused(at in any::<prop::sample::Index>(), with in 1..=255_u8, cut in any::<prop::sample::Index>()) {
+            let mut packet = Sender::new(VERSION_1).initial(0, &padded(&hex(FRAME)));
+            prop_assert_eq!(Initials::new().push(&packet[..cut.index(packet.len())]), Reading::Other);
+            let at = at.index(packet.len());
+            packet[at] ^= with;
+            prop_assert!(!matches!(Initials::new().push(&packet), Reading::Hello(_)));
+        }
     }
 }

@@ -222,41 +222,45 @@ fn entries_are_capped() {
     assert_eq!(findings.as_slice()[0].code, "too-many-entries");
 }
 
-proptest! {
-    #[test]
-    fn reading_never_panics(text in "\\PC{0,80}") {
-        let _ = read("x", &text);
-    }
+mod properties {
+    use super::*;
 
-    #[test]
-    fn damage_never_panics(which in 0..4_usize, at in 0..2_000_usize, byte: u8, cut: bool) {
-        let names = ["ServiceTags_Public_20261116.json", "ip-ranges.json", "endpoints.json", "partner.txt"];
-        let mut bytes = fixture(names[which]).into_bytes();
-        let at = at % bytes.len();
-        bytes[at] = byte;
-        if cut {
-            bytes.truncate(at + 1);
+    proptest! {
+        #[test]
+        fn reading_never_panics(text in "\\PC{0,80}") {
+            let _ = read("x", &text);
         }
-        let (file, findings) = read("x", &String::from_utf8_lossy(&bytes));
-        prop_assert_eq!(file.is_none(), findings.has_errors());
-    }
 
-    /// What is joined covers what was listed, and nothing else.
-    #[test]
-    fn joining_keeps_every_address(list in prop::collection::vec((any::<u32>(), 20..=32_u8), 1..40), probe: u32) {
-        use std::net::Ipv4Addr;
-        let prefixes: Vec<Ipv4Net> = list
-            .iter()
-            .map(|(address, bits)| Ipv4Net::new(Ipv4Addr::from(*address & 0x0000_ffff), *bits).unwrap().trunc())
-            .collect();
-        let text: String = prefixes.iter().map(|prefix| format!("{prefix}\n")).collect();
-        let (file, _) = read("l", &text);
-        let tag = file.unwrap().tags.remove("l").unwrap();
-        let probe = Ipv4Addr::from(probe & 0x0000_ffff);
-        prop_assert_eq!(
-            tag.prefixes.iter().any(|prefix| prefix.contains(&std::net::IpAddr::V4(probe))),
-            prefixes.iter().any(|prefix| prefix.contains(&probe))
-        );
-        prop_assert!(tag.prefixes.len() <= prefixes.len());
+        #[test]
+        fn damage_never_panics(which in 0..4_usize, at in 0..2_000_usize, byte: u8, cut: bool) {
+            let names = ["ServiceTags_Public_20261116.json", "ip-ranges.json", "endpoints.json", "partner.txt"];
+            let mut bytes = fixture(names[which]).into_bytes();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            if cut {
+                bytes.truncate(at + 1);
+            }
+            let (file, findings) = read("x", &String::from_utf8_lossy(&bytes));
+            prop_assert_eq!(file.is_none(), findings.has_errors());
+        }
+
+        /// What is joined covers what was listed, and nothing else.
+        #[test]
+        fn joining_keeps_every_address(list in prop::collection::vec((any::<u32>(), 20..=32_u8), 1..40), probe: u32) {
+            use std::net::Ipv4Addr;
+            let prefixes: Vec<Ipv4Net> = list
+                .iter()
+                .map(|(address, bits)| Ipv4Net::new(Ipv4Addr::from(*address & 0x0000_ffff), *bits).unwrap().trunc())
+                .collect();
+            let text: String = prefixes.iter().map(|prefix| format!("{prefix}\n")).collect();
+            let (file, _) = read("l", &text);
+            let tag = file.unwrap().tags.remove("l").unwrap();
+            let probe = Ipv4Addr::from(probe & 0x0000_ffff);
+            prop_assert_eq!(
+                tag.prefixes.iter().any(|prefix| prefix.contains(&std::net::IpAddr::V4(probe))),
+                prefixes.iter().any(|prefix| prefix.contains(&probe))
+            );
+            prop_assert!(tag.prefixes.len() <= prefixes.len());
+        }
     }
 }
