@@ -25,7 +25,7 @@ pub(super) fn read(lines: &[&str], start: usize) -> Option<(Vec<Row>, usize)> {
                 Some(next) if next.len() >= 2 && fits(&next, &starts) => {}
                 Some(_) | None => break,
             }
-        } else if !line.contains(['-', '=']) || line.chars().any(|c| c.is_alphanumeric()) {
+        } else if !is_rule(line) {
             let found = segments(line);
             let wrapped = found.len() == 1 && found[0].0 > 0;
             if !(wrapped || found.len() >= 2) || !fits(&found, &starts) {
@@ -36,6 +36,12 @@ pub(super) fn read(lines: &[&str], start: usize) -> Option<(Vec<Row>, usize)> {
         index += 1;
     }
     (rows.len() > 1).then_some((rows, index))
+}
+
+/// Dashes below the header, or below a group of rows: they say nothing.
+fn is_rule(line: &str) -> bool {
+    line.chars()
+        .all(|character| matches!(character, '-' | '=' | '+' | '|' | ':' | ' '))
 }
 
 /// Texts between runs of two blanks or more.

@@ -213,6 +213,14 @@ mod tests {
     }
 
     #[test]
+    fn an_aligned_row_of_signs_is_no_rule() {
+        assert_eq!(
+            shape("Source    Port\n------    ----\n*         -\na         1\n"),
+            ["R1 Source|Port; R3 *|-; R4 a|1"]
+        );
+    }
+
+    #[test]
     fn a_header_cell_that_no_pipe_ends_is_kept() {
         assert_eq!(shape("|\nGateway\n|---|---|\n"), ["R1 |Gateway"]);
     }
