@@ -10,5 +10,6 @@ pub mod http;
 pub mod judge;
 pub mod lab;
 pub mod metrics;
+pub mod names;
 pub mod skip;
 pub mod traffic;

@@ -1,7 +1,7 @@
 //! Servers that answer, so that tests only have to say what a client does.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -55,14 +55,32 @@ impl Drop for Server {
 /// # Errors
 /// The listener is broken.
 pub fn echo_tcp(listener: TcpListener) -> io::Result<Server> {
+    on_connections(listener, echo)
+}
+
+/// Has `converse` talk on every connection, each in a thread of its own that ends with the peer's FIN or RST, or with
+/// its namespace.
+///
+/// # Errors
+/// The listener is broken.
+pub(crate) fn on_connections(
+    listener: TcpListener,
+    converse: impl Fn(TcpStream) + Send + Sync + 'static,
+) -> io::Result<Server> {
     listener.set_nonblocking(true)?;
+    let converse = Arc::new(converse);
     Ok(Server::start(move |ended, served| {
         while !ended.load(Ordering::Relaxed) {
             match listener.accept() {
                 Ok((stream, _)) => {
                     served.fetch_add(1, Ordering::Relaxed);
-                    // It ends with the peer's FIN or RST, or with its namespace.
-                    thread::spawn(move || echo(stream));
+                    let converse = converse.clone();
+                    thread::spawn(move || {
+                        if stream.set_nonblocking(false).is_ok() && stream.set_nodelay(true).is_ok()
+                        {
+                            converse(stream);
+                        }
+                    });
                 }
                 Err(_) => thread::sleep(Duration::from_millis(2)),
             }
@@ -72,9 +90,6 @@ pub fn echo_tcp(listener: TcpListener) -> io::Result<Server> {
 
 fn echo(mut stream: TcpStream) {
     let mut buffer = [0; 65536];
-    if stream.set_nonblocking(false).is_err() || stream.set_nodelay(true).is_err() {
-        return;
-    }
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
         if stream.write_all(&buffer[..length]).is_err() {
             return;
@@ -96,16 +111,30 @@ pub enum Manner {
 /// # Errors
 /// The socket is broken.
 pub fn serve_udp(socket: UdpSocket, manner: Manner) -> io::Result<Server> {
+    let back = socket.try_clone()?;
+    on_datagrams(socket, move |payload, peer| {
+        if manner == Manner::Echo {
+            // An answer that can't be sent is missed by the client, which tells.
+            let _ = back.send_to(payload, peer);
+        }
+    })
+}
+
+/// Has `take` deal with every datagram, one after the other.
+///
+/// # Errors
+/// The socket is broken.
+pub(crate) fn on_datagrams(
+    socket: UdpSocket,
+    mut take: impl FnMut(&[u8], SocketAddr) + Send + 'static,
+) -> io::Result<Server> {
     socket.set_read_timeout(Some(TURN))?;
     Ok(Server::start(move |ended, served| {
         let mut buffer = vec![0; 65536];
         while !ended.load(Ordering::Relaxed) {
             if let Ok((length, peer)) = socket.recv_from(&mut buffer) {
                 served.fetch_add(1, Ordering::Relaxed);
-                if manner == Manner::Echo {
-                    // An answer that can't be sent is missed by the client, which tells.
-                    let _ = socket.send_to(&buffer[..length], peer);
-                }
+                take(&buffer[..length], peer);
             }
         }
     }))
