@@ -96,6 +96,9 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
         };
         command.args([
             "DEBIAN_FRONTEND=noninteractive",
+            // Debian starts a service with its package, except in the runlevel for repairs: a test needs a program, and
+            // shall not put a web server onto the machine's port 80.
+            "RUNLEVEL=1",
             "apt-get",
             "-q",
             "install",

@@ -22,12 +22,15 @@ use crate::{
 const TO_BUILD: [Need; 1] = [Need::library("pcap", "libpcap-dev")];
 
 /// What the labs call.
-const TO_TEST: [Need; 4] = [
+const TO_TEST: [Need; 6] = [
     Need::program("ip", "iproute2"),
     Need::program("nft", "nftables"),
     Need::program("tcpdump", "tcpdump"),
     // dumpcap: the capture program whose files are pcapng.
     Need::program("dumpcap", "wireshark-common"),
+    // The name server and the web server of the name labs. The first package has no service; nginx's has.
+    Need::program("dnsmasq", "dnsmasq-base"),
+    Need::program("nginx", "nginx-light"),
 ];
 
 /// The package whose tests need root.
