@@ -1,6 +1,7 @@
 //! HTTP/3: a server for every name of a certificate and a client, by quinn and h3. Both speak QUIC version 1;
 //! [`super::initial`] has version 2.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,6 +137,14 @@ impl Conversation {
             requests,
             name: name.to_owned(),
         })
+    }
+
+    /// The client's end.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
     }
 
     /// Asks for `path` and returns the body.

@@ -5,6 +5,7 @@ mod drops;
 mod ending;
 mod flood;
 mod interfaces;
+mod names;
 mod reload;
 mod replay;
 mod verdicts;
