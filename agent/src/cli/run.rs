@@ -11,8 +11,8 @@ use tracing::level_filters::LevelFilter;
 use super::{Error, Outcome, print_error, snippet};
 use crate::capture::open;
 use crate::config::{
-    Attach, BUFFER_SIZE, BackendChoice, Config, InterfacePattern, LogConfig, LogFormat, LogLevel,
-    OnExit, SNAP_LENGTH, parse_size,
+    Attach, BUFFER_SIZE, BackendChoice, Config, HOLD, InterfacePattern, LogConfig, LogFormat,
+    LogLevel, OnExit, SNAP_LENGTH, parse_duration, parse_resolver, parse_size,
 };
 use crate::engine::daemon::{self, ConfigError, ConfigSource, DaemonError};
 use crate::engine::policy::PolicyError;
@@ -50,7 +50,7 @@ pub(super) struct Arguments {
     /// Packet filter as pcap-filter(7) describes it (libpcap only)
     #[arg(long, value_name = "EXPRESSION")]
     bpf_filter: Option<String>,
-    /// Bytes kept of each packet (libpcap only) [default: 512]
+    /// Bytes kept of each packet (libpcap only) [default: 2048]
     #[arg(long, value_name = "SIZE", value_parser = |text: &str| parse_size(text, SNAP_LENGTH))]
     snap_length: Option<u32>,
     /// Buffer in the kernel for each interface (libpcap only) [default: 16MiB]
@@ -68,6 +68,15 @@ pub(super) struct Arguments {
     /// Leave the kernel programs attached and counting at the end, for the next daemon to adopt
     #[arg(long)]
     keep_attached: bool,
+    /// Ask for the exact names that the matrix needs, and follow where they move
+    #[arg(long)]
+    resolve: bool,
+    /// Resolver to ask, repeatable, implies --resolve; without any, this host's own
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_resolver)]
+    resolver: Vec<SocketAddr>,
+    /// How long a flow whose verdict depends on a name waits for it [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = |text: &str| parse_duration(text, HOLD))]
+    name_hold: Option<Duration>,
     /// Address to serve on, repeatable [default: 127.0.0.1:9871]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<SocketAddr>,
@@ -130,6 +139,14 @@ impl Arguments {
         if self.keep_attached {
             capture.ebpf.on_exit = OnExit::Keep;
         }
+        let names = &mut config.names;
+        if self.resolve || !self.resolver.is_empty() {
+            names.resolve = true;
+        }
+        if !self.resolver.is_empty() {
+            names.resolvers.clone_from(&self.resolver);
+        }
+        set(self.name_hold.as_ref(), &mut names.hold);
         if !self.listen.is_empty() {
             config.web.listen.clone_from(&self.listen);
         }
@@ -261,6 +278,13 @@ mod tests {
             "--pin-dir",
             "/p",
             "--keep-attached",
+            "--resolve",
+            "--resolver",
+            "192.0.2.53",
+            "--resolver",
+            "[2001:db8::53]:5353",
+            "--name-hold",
+            "2s",
             "--listen",
             "[::1]:1",
             "--log-level",
@@ -288,11 +312,26 @@ mod tests {
             (Attach::Clsact, OnExit::Keep)
         );
         assert_eq!(capture.ebpf.pin_directory, PathBuf::from("/p"));
+        assert!(config.names.resolve);
+        assert_eq!(
+            config.names.resolvers,
+            [
+                "192.0.2.53:53".parse().unwrap(),
+                "[2001:db8::53]:5353".parse().unwrap()
+            ]
+        );
+        assert_eq!(config.names.hold, Duration::from_secs(2));
         assert_eq!(config.web.listen, ["[::1]:1".parse().unwrap()]);
         assert_eq!(
             (config.log.level, config.log.format),
             (LogLevel::Warn, LogFormat::Json)
         );
+    }
+
+    #[test]
+    fn naming_a_resolver_asks_for_resolution() {
+        assert!(parse(&["--resolver", "::1"]).unwrap().names.resolve);
+        assert!(!parse(&["--name-hold", "0s"]).unwrap().names.resolve);
     }
 
     #[test]
@@ -304,6 +343,11 @@ mod tests {
         check(&["--capture", "xdp"], "ebpf");
         check(&["--interface", "a b"], "is not the name of an interface");
         check(&["--snap-length", "1"], "64 to 262144");
+        check(
+            &["--resolver", "localhost"],
+            "is not the address of a resolver",
+        );
+        check(&["--name-hold", "2m"], "use 0s to 1m");
         check(&["--listen", "localhost"], "invalid socket address");
     }
 }

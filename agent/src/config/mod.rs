@@ -1,5 +1,6 @@
 //! The configuration of `flowproof run`: a YAML file, overridden by flags. `model` holds the valid types with
-//! their defaults, `read` makes them from a file, `units` reads sizes, `schema` publishes the shape.
+//! their defaults, `read` makes them from a file, `units` reads sizes and
+//! durations, `schema` publishes the shape.
 //!
 //! Nothing here opens a socket or an interface: what a value means on this machine shows when it is used.
 
@@ -10,9 +11,9 @@ mod units;
 
 pub use model::{
     Attach, BackendChoice, CaptureConfig, Config, Conflict, EbpfOptions, FlowCapacity,
-    InterfacePattern, LogConfig, LogFormat, LogLevel, OnExit, PatternError, PcapOptions,
-    TagsConfig, WebConfig,
+    InterfacePattern, LogConfig, LogFormat, LogLevel, NamesConfig, OnExit, PatternError,
+    PcapOptions, ResolverAddressError, TagsConfig, WebConfig, parse_resolver,
 };
 pub use read::ConfigReading;
-pub(crate) use read::{BUFFER_SIZE, SNAP_LENGTH};
-pub use units::{SizeError, parse_size};
+pub(crate) use read::{BUFFER_SIZE, HOLD, SNAP_LENGTH};
+pub use units::{DurationError, SizeError, parse_duration, parse_size};

@@ -1,12 +1,14 @@
 //! The valid configuration, and the default of every value, each in one place.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use globset::{Glob, GlobMatcher};
 
+use super::units::Written;
 use crate::site::tags::TagOptions;
 
 /// Longest interface name in bytes (`IFNAMSIZ` in `linux/if.h`, without the final zero).
@@ -25,6 +27,8 @@ pub struct Config {
     pub state_directory: PathBuf,
     /// Where packets come from.
     pub capture: CaptureConfig,
+    /// Where names of addresses come from.
+    pub names: NamesConfig,
     /// The web server.
     pub web: WebConfig,
     /// What is logged to standard error.
@@ -78,7 +82,7 @@ impl BackendChoice {
 pub struct PcapOptions {
     /// A filter expression as `pcap-filter(7)` describes it; none takes every packet.
     pub filter: Option<String>,
-    /// Bytes kept of each packet, 64 to 262,144. The judgement reads headers only.
+    /// Bytes kept of each packet, 64 to 262,144. Verdicts by name read the heads of conversations too.
     pub snap_length: u32,
     /// Bytes of the kernel's buffer for each interface, 64 KiB to 1 GiB.
     pub buffer_size: u32,
@@ -142,6 +146,50 @@ pub enum OnExit {
 impl OnExit {
     /// The texts of the configuration.
     pub const NAMES: [(&'static str, Self); 2] = [("detach", Self::Detach), ("keep", Self::Keep)];
+}
+
+/// Where names of addresses come from, and how long they hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamesConfig {
+    /// Whether answers of DNS servers are read from the captured traffic.
+    pub passive_dns: bool,
+    /// Whether names are read from the heads of TLS, QUIC and HTTP/1 conversations.
+    pub hello: bool,
+    /// How long a flow whose verdict depends on a name waits for it, 0 s to 60 s.
+    pub hold: Duration,
+    /// A shorter time to live counts as this one, 0 s to 7 days.
+    pub ttl_min: Duration,
+    /// A longer time to live counts as this one, 0 s to 7 days.
+    pub ttl_max: Duration,
+    /// How long an address stands for a name after its time to live, 0 s to 1 day: clients keep using it.
+    pub grace: Duration,
+    /// Whether the exact names that the matrix needs are asked for.
+    pub resolve: bool,
+    /// Whom to ask; empty: the resolvers of this host.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+/// The text is no resolver's address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not the address of a resolver: write an IP address such as `192.0.2.53`, with a port other than 53 as `192.0.2.53:5353` or `[2001:db8::53]:5353`"
+)]
+pub struct ResolverAddressError(pub String);
+
+/// Port of DNS servers (RFC 1035, section 4.2).
+const DNS_PORT: u16 = 53;
+
+/// Reads an IP address, with port 53, or an address with a port.
+///
+/// # Errors
+/// [`ResolverAddressError`] names the text and what to write. Nobody can be asked at an unspecified address or port 0.
+pub fn parse_resolver(text: &str) -> Result<SocketAddr, ResolverAddressError> {
+    text.parse::<IpAddr>()
+        .map(|address| SocketAddr::new(address, DNS_PORT))
+        .or_else(|_| text.parse())
+        .ok()
+        .filter(|address| !address.ip().is_unspecified() && address.port() != 0)
+        .ok_or_else(|| ResolverAddressError(text.to_owned()))
 }
 
 /// The web server.
@@ -302,6 +350,18 @@ pub enum Conflict {
         "a packet filter needs the back end `pcap`, the kernel programs see every packet: use --capture pcap, or remove the filter"
     )]
     FilterWithoutPcap,
+    /// The bounds of the time to live cross.
+    #[error(
+        "`names: {{ttl_min: {}}}` is longer than `ttl_max: {}`: lower the one or raise the other",
+        Written(*.ttl_min),
+        Written(*.ttl_max)
+    )]
+    CrossedTtl {
+        /// The lower bound.
+        ttl_min: Duration,
+        /// The upper bound.
+        ttl_max: Duration,
+    },
 }
 
 impl Config {
@@ -315,6 +375,12 @@ impl Config {
         }
         if self.capture.pcap.filter.is_some() && self.capture.backend == BackendChoice::Ebpf {
             return Err(Conflict::FilterWithoutPcap);
+        }
+        let NamesConfig {
+            ttl_min, ttl_max, ..
+        } = self.names;
+        if ttl_min > ttl_max {
+            return Err(Conflict::CrossedTtl { ttl_min, ttl_max });
         }
         Ok(())
     }
@@ -345,6 +411,7 @@ impl Default for Config {
                 pcap: PcapOptions::default(),
                 ebpf: EbpfOptions::default(),
             },
+            names: NamesConfig::default(),
             web: WebConfig {
                 listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9871))],
             },
@@ -360,11 +427,27 @@ impl Default for PcapOptions {
     fn default() -> Self {
         Self {
             filter: None,
-            // Room for an ICMP error that quotes IPv6 with extension headers inside a tunnel.
-            snap_length: 512,
+            // A whole packet of an Ethernet inside a tunnel: names stand in DNS answers and ClientHellos.
+            snap_length: 2048,
             buffer_size: 16 * 1024 * 1024,
             promiscuous: true,
             flows: FlowCapacity::default(),
+        }
+    }
+}
+
+impl Default for NamesConfig {
+    fn default() -> Self {
+        Self {
+            passive_dns: true,
+            hello: true,
+            hold: Duration::from_secs(10),
+            ttl_min: Duration::ZERO,
+            ttl_max: Duration::from_secs(3_600),
+            grace: Duration::from_secs(300),
+            // Whoever only observes asks nobody unless told to.
+            resolve: false,
+            resolvers: Vec::new(),
         }
     }
 }
@@ -404,6 +487,40 @@ mod tests {
         assert_eq!(config.check(), Err(Conflict::FilterWithoutPcap));
         config.site = Some(PathBuf::from("site.yaml"));
         assert_eq!(config.check(), Err(Conflict::SiteWithoutMatrix));
+    }
+
+    #[test]
+    fn refuses_a_least_time_to_live_above_the_greatest() {
+        let mut config = Config::default();
+        config.names.ttl_min = config.names.ttl_max;
+        assert_eq!(config.check(), Ok(()));
+        config.names.ttl_min += Duration::from_millis(1);
+        let error = config.check().unwrap_err().to_string();
+        assert!(
+            error.contains("`names: {ttl_min: 3600001ms}` is longer than `ttl_max: 1h`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn reads_addresses_of_resolvers() {
+        let check = |text: &str, expect: Option<&str>| match (parse_resolver(text), expect) {
+            (Ok(address), Some(expect)) => assert_eq!(address.to_string(), expect),
+            (Err(error), None) => {
+                assert!(error.to_string().starts_with(&format!("`{text}` is not")));
+            }
+            (got, expect) => panic!("{text}: got {got:?}, expected {expect:?}"),
+        };
+        check("192.0.2.53", Some("192.0.2.53:53"));
+        check("192.0.2.53:5353", Some("192.0.2.53:5353"));
+        check("2001:db8::53", Some("[2001:db8::53]:53"));
+        check("[2001:db8::53]:5353", Some("[2001:db8::53]:5353"));
+        check("dns.example.org", None);
+        check("192.0.2.53:0", None);
+        check("192.0.2.53:99999", None);
+        check("0.0.0.0", None);
+        check("::", None);
+        check("", None);
     }
 
     #[test]

@@ -5,12 +5,14 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::model::{
     Attach, BackendChoice, CaptureConfig, Config, EbpfOptions, FlowCapacity, InterfacePattern,
-    LogConfig, LogFormat, LogLevel, OnExit, PcapOptions, TagsConfig, WebConfig,
+    LogConfig, LogFormat, LogLevel, NamesConfig, OnExit, PcapOptions, TagsConfig, WebConfig,
+    parse_resolver,
 };
-use super::units::parse_size;
+use super::units::{parse_duration, parse_size};
 use crate::finding::Findings;
 use crate::yaml::{self, Fields, Keys, LoadError, Node, Reporter, Source, Span};
 
@@ -22,6 +24,7 @@ pub(super) const CONFIG: Keys = Keys::new(
         "tags",
         "state_directory",
         "capture",
+        "names",
         "web",
         "log",
     ],
@@ -40,6 +43,19 @@ pub(super) const PCAP: Keys = Keys::new(
 );
 pub(super) const EBPF: Keys = Keys::new(&[], &["attach", "pin_directory", "flows", "on_exit"]);
 pub(super) const FLOWS: Keys = Keys::new(&[], &["verified", "unverified"]);
+pub(super) const NAMES: Keys = Keys::new(
+    &[],
+    &[
+        "passive_dns",
+        "hello",
+        "hold",
+        "ttl_min",
+        "ttl_max",
+        "grace",
+        "resolve",
+        "resolvers",
+    ],
+);
 pub(super) const WEB: Keys = Keys::new(&[], &["listen"]);
 pub(super) const LOG: Keys = Keys::new(&[], &["level", "format"]);
 
@@ -49,6 +65,15 @@ pub(crate) const SNAP_LENGTH: std::ops::RangeInclusive<u32> = 64..=262_144;
 pub(crate) const BUFFER_SIZE: std::ops::RangeInclusive<u32> = 65_536..=1 << 30;
 /// Flows that a table may have room for; 16 million need more than 2 GiB.
 const FLOW_CAPACITY: std::ops::RangeInclusive<u32> = 1_024..=16_777_216;
+/// How long a flow may wait for its name; later, nobody waits for the verdict any more.
+pub(crate) const HOLD: std::ops::RangeInclusive<Duration> =
+    Duration::ZERO..=Duration::from_secs(60);
+/// Bounds that a time to live may be given; RFC 8767, section 4, names 7 days as the most that makes sense.
+const TTL: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(7 * 86_400);
+/// How long an address may stand for a name beyond its time to live.
+const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
+/// What a switch may say.
+const TRUTH: [(&str, bool); 2] = [("true", true), ("false", false)];
 
 /// What reading a configuration file gave.
 #[derive(Debug, Clone)]
@@ -128,6 +153,9 @@ impl Reader<'_> {
         if let Some(node) = fields.get("capture") {
             self.capture(node, &mut config.capture);
         }
+        if let Some(node) = fields.get("names") {
+            self.names(node, &mut config.names);
+        }
         if let Some(node) = fields.get("web") {
             self.web(node, &mut config.web);
         }
@@ -142,7 +170,7 @@ impl Reader<'_> {
             return;
         };
         into.paths = self.paths(&fields, "paths");
-        self.truth(&fields, "accept_shrunk", &mut into.accept_shrunk);
+        self.switch(&fields, "accept_shrunk", &mut into.accept_shrunk);
     }
 
     fn capture(&mut self, node: &Node<'_>, into: &mut CaptureConfig) {
@@ -197,7 +225,7 @@ impl Reader<'_> {
         into.filter = fields.string("filter", self.reporter);
         self.size(&fields, "snap_length", SNAP_LENGTH, &mut into.snap_length);
         self.size(&fields, "buffer_size", BUFFER_SIZE, &mut into.buffer_size);
-        self.truth(&fields, "promiscuous", &mut into.promiscuous);
+        self.switch(&fields, "promiscuous", &mut into.promiscuous);
         if let Some(node) = fields.get("flows") {
             self.flows(node, &mut into.flows);
         }
@@ -245,6 +273,30 @@ impl Reader<'_> {
                 .and_then(|node| yaml::whole_number(node, key, FLOW_CAPACITY, self.reporter))
             {
                 *into = number;
+            }
+        }
+    }
+
+    fn names(&mut self, node: &Node<'_>, into: &mut NamesConfig) {
+        let Some(fields) = Fields::open(node, "`names`", NAMES, self.reporter) else {
+            return;
+        };
+        self.switch(&fields, "passive_dns", &mut into.passive_dns);
+        self.switch(&fields, "hello", &mut into.hello);
+        self.duration(&fields, "hold", HOLD, &mut into.hold);
+        self.duration(&fields, "ttl_min", TTL, &mut into.ttl_min);
+        self.duration(&fields, "ttl_max", TTL, &mut into.ttl_max);
+        self.duration(&fields, "grace", GRACE, &mut into.grace);
+        self.switch(&fields, "resolve", &mut into.resolve);
+        for node in fields.list("resolvers", self.reporter) {
+            let Some(text) = yaml::text(node, "resolvers", self.reporter) else {
+                continue;
+            };
+            match parse_resolver(text) {
+                Ok(address) => into.resolvers.push(address),
+                Err(error) => self
+                    .reporter
+                    .error("bad-address", node.span, format!("{error}")),
             }
         }
     }
@@ -310,9 +362,30 @@ impl Reader<'_> {
         }
     }
 
-    fn truth(&mut self, fields: &Fields<'_, '_>, key: &str, into: &mut bool) {
-        let truth = [("true", true), ("false", false)];
-        self.choose(fields, key, "truth value", &truth, into);
+    fn switch(&mut self, fields: &Fields<'_, '_>, key: &str, into: &mut bool) {
+        self.choose(fields, key, "truth value", &TRUTH, into);
+    }
+
+    fn duration(
+        &mut self,
+        fields: &Fields<'_, '_>,
+        key: &str,
+        range: std::ops::RangeInclusive<Duration>,
+        into: &mut Duration,
+    ) {
+        let Some(node) = fields.get(key) else {
+            return;
+        };
+        let Some(text) = yaml::text(node, key, self.reporter) else {
+            return;
+        };
+        match parse_duration(text, range) {
+            Ok(duration) => *into = duration,
+            Err(error) => {
+                self.reporter
+                    .error("bad-duration", node.span, format!("`{key}`: {error}"));
+            }
+        }
     }
 
     fn size(
@@ -369,6 +442,7 @@ mod tests {
              capture:\n  backend: pcap\n  interfaces: [eth0, 'br-*', auto]\n\
              \x20 pcap: {filter: not port 22, snap_length: 256, buffer_size: 4MiB, promiscuous: false, flows: {verified: 2048}}\n\
              \x20 ebpf: {attach: clsact, pin_directory: /sys/fs/bpf/x, on_exit: keep, flows: {verified: 1024, unverified: 4096}}\n\
+             names: {passive_dns: false, hello: false, hold: 500ms, ttl_min: 30s, ttl_max: 2h, grace: 1d, resolve: true, resolvers: [192.0.2.53, '[2001:db8::53]:5353']}\n\
              web: {listen: ['127.0.0.1:1', '[::1]:2']}\n\
              log: {level: debug, format: json}\n",
         );
@@ -414,6 +488,22 @@ mod tests {
         assert_eq!((ebpf.attach, ebpf.on_exit), (Attach::Clsact, OnExit::Keep));
         assert_eq!(ebpf.pin_directory, Path::new("/sys/fs/bpf/x"));
         assert_eq!(ebpf.flows.unverified, 4096);
+        assert_eq!(
+            config.names,
+            NamesConfig {
+                passive_dns: false,
+                hello: false,
+                hold: Duration::from_millis(500),
+                ttl_min: Duration::from_secs(30),
+                ttl_max: Duration::from_secs(7_200),
+                grace: Duration::from_secs(86_400),
+                resolve: true,
+                resolvers: vec![
+                    "192.0.2.53:53".parse().unwrap(),
+                    "[2001:db8::53]:5353".parse().unwrap(),
+                ],
+            }
+        );
         let listen: Vec<_> = config.web.listen.iter().map(ToString::to_string).collect();
         assert_eq!(listen, ["127.0.0.1:1", "[::1]:2"]);
         assert_eq!(
@@ -442,6 +532,7 @@ mod tests {
             "matrixx: [a]\n\
              site: s.yaml\n\
              capture:\n  backend: xdp\n  interfaces: [\"a b\"]\n  pcap: {snap_length: 1TB, promiscuous: maybe}\n  ebpf: {flows: {verified: 3}}\n\
+             names: {hold: 61s, grace: 5, resolve: maybe, resolvers: [dns.example.org]}\n\
              web: {listen: [localhost]}\n\
              log: {levle: info}\n",
         );
@@ -461,8 +552,12 @@ mod tests {
                 "bad-size 6:23",
                 "unknown-value 6:41",
                 "wrong-type 7:28",
-                "bad-address 8:16",
-                "unknown-key 9:7",
+                "bad-duration 8:15",
+                "bad-duration 8:27",
+                "unknown-value 8:39",
+                "bad-address 8:58",
+                "bad-address 9:16",
+                "unknown-key 10:7",
             ]
         );
     }

@@ -17,6 +17,8 @@ pub(super) struct ConfigFile {
     state_directory: Option<String>,
     /// Where packets come from.
     capture: Option<CaptureSection>,
+    /// Where names of addresses come from.
+    names: Option<NamesSection>,
     /// The web server.
     web: Option<WebSection>,
     /// What is logged to standard error.
@@ -113,6 +115,33 @@ pub(super) struct FlowsSection {
     unverified: Option<u32>,
 }
 
+/// Where names of addresses come from, and how long they hold.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct NamesSection {
+    /// Whether answers of DNS servers are read from the captured traffic.
+    passive_dns: Option<bool>,
+    /// Whether names are read from the heads of TLS, QUIC and HTTP/1 conversations.
+    hello: Option<bool>,
+    /// How long a flow whose verdict depends on a name waits for it, 0s to 1m.
+    hold: Option<DurationText>,
+    /// A shorter time to live of an answer counts as this one, at most 7d.
+    ttl_min: Option<DurationText>,
+    /// A longer time to live of an answer counts as this one, at most 7d.
+    ttl_max: Option<DurationText>,
+    /// How long an address stands for a name after its time to live, at most 1d.
+    grace: Option<DurationText>,
+    /// Whether the exact names that the matrix needs are asked for.
+    resolve: Option<bool>,
+    /// Whom to ask: IP addresses, with a port other than 53 as `192.0.2.53:5353`. Empty: this host's own resolvers.
+    resolvers: Option<Vec<String>>,
+}
+
+/// A whole number with ms, s, m, h or d.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+struct DurationText(#[schemars(regex(pattern = r"^[0-9]+ *([Mm]?[Ss]|[MmHhDd])$"))] String);
+
 /// The web server.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -166,7 +195,7 @@ pub fn schema() -> schemars::Schema {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::read::{CAPTURE, CONFIG, EBPF, FLOWS, LOG, PCAP, TAGS, WEB};
+    use super::super::read::{CAPTURE, CONFIG, EBPF, FLOWS, LOG, NAMES, PCAP, TAGS, WEB};
     use super::super::{Attach, BackendChoice, LogFormat, LogLevel, OnExit};
     use super::*;
     use crate::yaml::Keys;
@@ -190,6 +219,7 @@ mod tests {
         check(schemars::schema_for!(PcapSection).as_value(), PCAP);
         check(schemars::schema_for!(EbpfSection).as_value(), EBPF);
         check(schemars::schema_for!(FlowsSection).as_value(), FLOWS);
+        check(schemars::schema_for!(NamesSection).as_value(), NAMES);
         check(schemars::schema_for!(WebSection).as_value(), WEB);
         check(schemars::schema_for!(LogSection).as_value(), LOG);
     }

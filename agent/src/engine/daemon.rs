@@ -17,7 +17,7 @@ use super::policy::{self, Policy, PolicyError};
 use crate::capture::interfaces::{self, LinkWatch, Selection};
 use crate::capture::open::Opened;
 use crate::capture::{CaptureError, Interface};
-use crate::config::{CaptureConfig, Config, Conflict};
+use crate::config::{CaptureConfig, Config, Conflict, NamesConfig};
 use crate::finding::{Findings, Severity};
 use crate::matrix::installed::{Installed, SlotDirectory};
 use crate::names;
@@ -489,6 +489,12 @@ impl Daemon {
     /// Takes from a new configuration what a reload can change, and says what it can't.
     fn keep_what_needs_a_restart(&self, new: Config) -> Config {
         let old = &self.config;
+        // All but whether and whom to ask.
+        let names = |config: &Config| NamesConfig {
+            resolve: false,
+            resolvers: Vec::new(),
+            ..config.names.clone()
+        };
         for (what, differs) in [
             (
                 "capture.backend",
@@ -496,6 +502,7 @@ impl Daemon {
             ),
             ("capture.pcap", new.capture.pcap != old.capture.pcap),
             ("capture.ebpf", new.capture.ebpf != old.capture.ebpf),
+            ("names", names(&new) != names(old)),
             ("web", new.web != old.web),
             ("log", new.log != old.log),
         ] {
@@ -509,6 +516,8 @@ impl Daemon {
         kept.tags = new.tags;
         kept.state_directory = new.state_directory;
         kept.capture.interfaces = new.capture.interfaces;
+        kept.names.resolve = new.names.resolve;
+        kept.names.resolvers = new.names.resolvers;
         kept
     }
 }
@@ -601,11 +610,15 @@ mod tests {
         let mut daemon = daemon(folder.path());
         std::fs::write(
             folder.path().join("flowproof.yaml"),
-            "matrix: [m.yaml]\ncapture: {interfaces: ['nothing*'], backend: pcap}\nweb: {listen: ['127.0.0.1:1']}\n",
+            "matrix: [m.yaml]\ncapture: {interfaces: ['nothing*'], backend: pcap}\n\
+             names: {hold: 1s, resolvers: [192.0.2.53]}\nweb: {listen: ['127.0.0.1:1']}\n",
         )
         .unwrap();
         daemon.reload().await;
         assert!(reloaded(&daemon));
+        let names = &daemon.config.names;
+        assert_eq!(names.hold, NamesConfig::default().hold);
+        assert_eq!(names.resolvers, ["192.0.2.53:53".parse().unwrap()]);
         assert_eq!(daemon.config.capture.interfaces[0].to_string(), "nothing*");
         assert!(daemon.config.web.listen.is_empty());
         // The interface is let go soon after.
