@@ -329,7 +329,11 @@ fn start(
         capture,
         directory,
         why,
-    } = open(&config.capture, &names::Settings::default(), &fresh)?;
+    } = open(
+        &config.capture,
+        &names::Settings::from(&config.names),
+        &fresh,
+    )?;
     let matrix = Arc::new(if directory.is_empty() {
         fresh
     } else {

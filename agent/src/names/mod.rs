@@ -13,8 +13,12 @@ pub mod namer;
 pub mod patterns;
 pub mod wire;
 
+use std::time::Duration;
+
 use flowproof_common::key::{FlowKey, Side};
 use flowproof_common::payload::Wanted;
+
+use crate::config::NamesConfig;
 
 pub use flow_name::{Confidence, FlowName, Mismatch, NameSource};
 pub use namer::{Decisions, Namer, NamerCounts, Ruling};
@@ -41,6 +45,24 @@ impl Default for Settings {
             hello: true,
             hold: 10_000_000_000,
             lifetimes: book::Lifetimes::default(),
+            limits: book::Limits::default(),
+        }
+    }
+}
+
+impl From<&NamesConfig> for Settings {
+    fn from(config: &NamesConfig) -> Self {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            passive_dns: config.passive_dns,
+            hello: config.hello,
+            hold: nanos(config.hold),
+            lifetimes: book::Lifetimes {
+                ttl_min: nanos(config.ttl_min),
+                ttl_max: nanos(config.ttl_max),
+                grace: nanos(config.grace),
+                ..book::Lifetimes::default()
+            },
             limits: book::Limits::default(),
         }
     }
