@@ -162,7 +162,7 @@ pub(super) fn replay(files: Vec<CaptureFile>, judged: &mut Judged) -> Replayed {
     let mut gatherer = Gatherer::default();
     while replay.step(&mut |event, span| gatherer.on_event(event, span)) == Progress::Live {}
     let totals = replay.totals();
-    judged.follow(replay.namer().matrix());
+    judged.follow(replay.namer());
     Replayed {
         flows: gatherer.finish(replay.table(), replay.namer()),
         lossy: is_lossy(&totals),

@@ -24,8 +24,9 @@ use crate::export::flow_line::KnownNames;
 use crate::matrix::compiled::{BoundRole, Compiled};
 use crate::matrix::installed::{Installed, MemberId};
 use crate::matrix::{RoleRef, ServiceKey};
-use crate::names::Namer;
 use crate::names::answer::Answer;
+use crate::names::{Namer, NamerCounts, book};
+use crate::verdict::requirement::Resolution;
 
 /// How long one poll waits: what a command waits at most, and what an idle daemon's wake-ups are paid for.
 const POLL: Duration = Duration::from_millis(25);
@@ -63,6 +64,12 @@ pub struct View {
     pub top: Vec<UnexpectedEntry>,
     /// What events said of each counter slot.
     pub notes: Notes,
+    /// What resolvers said of each name of the matrix, by its number.
+    pub names: Vec<Resolution>,
+    /// What was done about names.
+    pub naming: NamerCounts,
+    /// What is known of names.
+    pub book: book::Counts,
     /// Events that consumers were too slow for.
     pub queue_lost: u64,
     /// Why the totals are not current.
@@ -490,6 +497,9 @@ impl Actor {
             unexpected_other: self.unexpected.other(total),
             top: self.unexpected.top(TOP),
             notes: self.notes.clone(),
+            names: self.capture.namer().resolutions(),
+            naming: self.capture.namer().counts(),
+            book: self.capture.namer().book().counts(),
             queue_lost: self.queue_lost,
             failure,
         }

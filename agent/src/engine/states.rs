@@ -157,7 +157,7 @@ impl<'a> States<'a> {
         let compiled = &view.matrix.compiled;
         Self {
             view,
-            sightline: Sightline::new(compiled, observe, loopback, is_lossy(view)),
+            sightline: Sightline::new(compiled, &view.names, observe, loopback, is_lossy(view)),
         }
     }
 

@@ -513,6 +513,9 @@ mod tests {
             unexpected_other: 0,
             top: Vec::new(),
             notes: crate::engine::states::Notes::new(),
+            names: Vec::new(),
+            naming: crate::names::NamerCounts::default(),
+            book: crate::names::book::Counts::default(),
             queue_lost: 0,
             failure: None,
         }

@@ -3,7 +3,7 @@
 //! 1. The name that the initiator writes at the head of its conversation. It is the word of the one who opens the
 //!    connection, so it is checked against DNS: a name that DNS told this client to find elsewhere, at an address that
 //!    was told to it under forbidden names only, is a mismatch.
-//! 2. What DNS told this very client about the address, the newest answer before the flow first.
+//! 2. What DNS told this very client about the address. Of several names the one is taken that is allowed.
 //! 3. What DNS told anybody about the address.
 //!
 //! With an encrypted ClientHello the visible name is another's, unless DNS knows the address by it; clients also send
@@ -23,6 +23,8 @@ use super::wire::hello::{Hello, Source};
 use crate::matrix::installed::Installed;
 use crate::matrix::installed::mixed::NamedEnd;
 
+/// Names of an address that are looked at: as many as the book tells.
+const LOOKED_AT: usize = 16;
 /// Names that one sentence lists.
 const LISTED: usize = 3;
 
@@ -117,8 +119,9 @@ impl<'a, 'b> Desk<'a, 'b> {
             told.retain(|told| told.current);
             told
         };
-        let told = current(sources.book.told(&client, &server, sources.now));
-        let anybody = current(sources.book.names_of(&server, sources.now));
+        // What held when the flow began: a flow may be looked at long after.
+        let told = current(sources.book.told(&client, &server, case.begun));
+        let anybody = current(sources.book.names_of(&server, case.begun));
         Self {
             case,
             sources,
@@ -275,19 +278,20 @@ impl<'a, 'b> Desk<'a, 'b> {
                 (name, at, slot)
             })
             .collect();
-        // Of others it is unknown which name this client means, so what is allowed is taken for it.
-        let chosen = if own {
-            judged
-                .iter()
-                .find(|(_, at, _)| *at <= self.case.begun)
-                .or(judged.first())
-        } else {
-            judged
-                .iter()
-                .find(|(_, _, slot)| *slot >= FIRST_RULE_SLOT)
-                .or(judged.first())
-        };
+        // Which of several names is meant nobody can tell: what is allowed is taken for it, and the doubt is told.
+        let allowed = |(_, _, slot): &&(Name, u64, u32)| *slot >= FIRST_RULE_SLOT;
+        let before = |(_, at, _): &&(Name, u64, u32)| *at <= self.case.begun;
+        let chosen = judged
+            .iter()
+            .filter(before)
+            .find(allowed)
+            .or_else(|| judged.iter().find(allowed))
+            .or_else(|| judged.iter().find(before))
+            .or(judged.first());
         let (name, _, slot) = chosen?.clone();
+        if slot < FIRST_RULE_SLOT && judged.len() >= LOOKED_AT {
+            return self.one_of_many();
+        }
         let expected = slot >= FIRST_RULE_SLOT;
         // An answer on its way may still allow it.
         if !expected && !self.case.last {
@@ -328,6 +332,27 @@ impl<'a, 'b> Desk<'a, 'b> {
             alpn: Vec::new(),
             notes,
             mismatch,
+            slot,
+        })
+    }
+
+    /// The address has more names than are looked at: it is allowed if any of them is.
+    fn one_of_many(&mut self) -> Option<FlowName> {
+        let patterns = self
+            .sources
+            .book
+            .patterns_of(&self.server, self.sources.now);
+        let slot = self.slot(&patterns);
+        (slot >= FIRST_RULE_SLOT || self.case.last).then(|| FlowName {
+            name: None,
+            source: NameSource::Dns,
+            confidence: Confidence::Low,
+            alpn: Vec::new(),
+            notes: vec![format!(
+                "{} has many names by DNS, and which of them is meant is not known",
+                std::net::IpAddr::from(self.server)
+            )],
+            mismatch: None,
             slot,
         })
     }

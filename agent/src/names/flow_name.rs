@@ -109,6 +109,7 @@ impl FlowName {
                 "name {name} from {} (confidence {confidence})",
                 self.source.words()
             )),
+            None if self.source == NameSource::Dns => {}
             None => lines.push("no name was seen".to_owned()),
         }
         lines.extend(self.notes.iter().cloned());

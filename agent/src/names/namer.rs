@@ -29,6 +29,7 @@ use super::{Payload, Settings};
 use crate::matrix::compiled::{Compiled, Rule};
 use crate::matrix::installed::mixed::NamedEnd;
 use crate::matrix::installed::{Installed, SlotDirectory};
+use crate::verdict::requirement::Resolution;
 
 /// Held flows that are watched, at most. Others are found when their time is over.
 const MAX_HELD: usize = 65_536;
@@ -727,6 +728,29 @@ impl Namer {
             }
         }
         names
+    }
+
+    /// What resolvers said of each name and pattern of the matrix, by its number. A wildcard resolves if any name that it
+    /// matches did; of a name the last word counts.
+    #[must_use]
+    pub fn resolutions(&self) -> Vec<Resolution> {
+        (0..)
+            .zip(&self.matrix.compiled.names)
+            .map(|(number, name)| {
+                let status = self.book.status(number);
+                let failed = status.failed.map(|negative| negative.when);
+                match (status.resolved, failed) {
+                    (None, None) => Resolution::Never,
+                    (None, Some(_)) => Resolution::Failing,
+                    (Some(resolved), Some(failed))
+                        if failed > resolved && !name.pattern.is_wildcard() =>
+                    {
+                        Resolution::Failing
+                    }
+                    (Some(_), _) => Resolution::Resolved,
+                }
+            })
+            .collect()
     }
 
     /// The book of names.

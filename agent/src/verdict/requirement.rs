@@ -261,7 +261,10 @@ impl Observation {
                 plain(State::Unknown, Some(Cause::Flow(Outcome::Pending)))
             }
             (None, None) => match vantage {
-                Vantage::Clear => plain(State::Silent, None),
+                Vantage::Clear | Vantage::Unresolved(Resolution::Resolved) => {
+                    plain(State::Silent, None)
+                }
+                Vantage::Unresolved(why) => plain(State::Silent, Some(Cause::Name(why))),
                 Vantage::Lossy => plain(State::Unknown, Some(Cause::Loss)),
                 Vantage::Blind(why) => plain(State::Unobservable, Some(Cause::Blind(why))),
             },
@@ -293,8 +296,21 @@ pub enum Vantage {
     Clear,
     /// Some of it may have been missed.
     Lossy,
+    /// All of it, but nobody can know where to go.
+    Unresolved(Resolution),
     /// Nothing.
     Blind(Blind),
+}
+
+/// What resolvers said of the names that a role is bound to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Resolution {
+    /// None was asked for, as far as was seen.
+    Never,
+    /// Whoever asked was told that it does not exist, or that the resolver could not say.
+    Failing,
+    /// One of them has addresses.
+    Resolved,
 }
 
 /// Why a service can't be seen.
@@ -321,6 +337,8 @@ pub enum Cause {
     Flow(Outcome),
     /// Packets were lost.
     Loss,
+    /// Its name was never resolved, or does not resolve.
+    Name(Resolution),
     /// This vantage can't see it.
     Blind(Blind),
 }
@@ -332,6 +350,8 @@ impl Cause {
         match self {
             Self::Flow(outcome) => outcome.name(),
             Self::Loss => "loss",
+            Self::Name(Resolution::Failing) => "name_does_not_resolve",
+            Self::Name(Resolution::Never | Resolution::Resolved) => "name_never_resolved",
             Self::Blind(Blind::NotBound) => "role_not_bound",
             Self::Blind(Blind::UnknownRole) => "role_unknown",
             Self::Blind(Blind::NoServices) => "no_services",

@@ -1,11 +1,11 @@
 //! What a vantage could have seen of a requirement, so that silence is only told where it means something.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use flowproof_common::protocol;
 use ipnet::IpNet;
 
-use super::requirement::{Blind, Vantage};
+use super::requirement::{Blind, Resolution, Vantage};
 use crate::matrix::compiled::{BoundRole, Compiled};
 use crate::matrix::{Binding, BuiltInRole, Protocol, Requirement, RoleRef, Service, SystemIndex};
 
@@ -13,6 +13,8 @@ use crate::matrix::{Binding, BuiltInRole, Protocol, Requirement, RoleRef, Servic
 #[derive(Clone, Debug)]
 pub struct Sightline {
     bound: HashSet<BoundRole>,
+    /// Roles that are bound by names alone.
+    named: HashMap<BoundRole, Resolution>,
     /// Nothing if the site does not say what is seen.
     seen: Option<HashSet<BoundRole>>,
     /// Roles that are nothing but multicast groups.
@@ -26,10 +28,17 @@ fn overlap(one: &IpNet, other: &IpNet) -> bool {
 }
 
 impl Sightline {
-    /// From the bindings of `compiled` and what the site observes. `own_host` says that the host's own loopback
+    /// From the bindings of `compiled`, what resolvers said of its names, by their numbers, and what the site observes.
+    /// `own_host` says that the host's own loopback
     /// interface is captured, `lossy` that packets may have been missed.
     #[must_use]
-    pub fn new(compiled: &Compiled, observe: &[IpNet], own_host: bool, lossy: bool) -> Self {
+    pub fn new(
+        compiled: &Compiled,
+        names: &[Resolution],
+        observe: &[IpNet],
+        own_host: bool,
+        lossy: bool,
+    ) -> Self {
         let roles_with = |wanted: &dyn Fn(&IpNet) -> bool| {
             compiled
                 .bindings
@@ -37,7 +46,6 @@ impl Sightline {
                 .filter(|(_, bindings)| {
                     bindings.iter().any(|binding| match binding {
                         Binding::Prefix(prefix) => wanted(prefix),
-                        // Until a name is resolved it has no address.
                         Binding::Name(_) | Binding::Tag(_) => false,
                     })
                 })
@@ -50,9 +58,19 @@ impl Sightline {
             .filter(|(_, bindings)| !bindings.is_empty() && bindings.iter().all(is_group))
             .map(|(role, _)| *role)
             .collect();
+        let bound: HashSet<BoundRole> = roles_with(&|_| true);
+        let mut named: HashMap<BoundRole, Resolution> = HashMap::new();
+        for (number, name) in compiled.names.iter().enumerate() {
+            let resolution = names.get(number).copied().unwrap_or(Resolution::Never);
+            for role in name.roles.iter().filter(|role| !bound.contains(role)) {
+                let best = named.entry(*role).or_insert(resolution);
+                *best = resolution.max(*best);
+            }
+        }
         Self {
             groups,
-            bound: roles_with(&|_| true),
+            bound,
+            named,
             seen: (!observe.is_empty())
                 .then(|| roles_with(&|prefix| observe.iter().any(|seen| overlap(seen, prefix)))),
             own_host,
@@ -64,10 +82,13 @@ impl Sightline {
     #[must_use]
     pub fn of(&self, system: SystemIndex, requirement: &Requirement, service: Service) -> Vantage {
         match self.of_any_service(system, requirement) {
-            Vantage::Clear | Vantage::Lossy if is_link_upkeep(service) => {
+            Vantage::Clear | Vantage::Lossy | Vantage::Unresolved(_) if is_link_upkeep(service) => {
                 Vantage::Blind(Blind::LinkUpkeep)
             }
-            vantage @ (Vantage::Clear | Vantage::Lossy | Vantage::Blind(_)) => vantage,
+            vantage @ (Vantage::Clear
+            | Vantage::Lossy
+            | Vantage::Unresolved(_)
+            | Vantage::Blind(_)) => vantage,
         }
     }
 
@@ -90,6 +111,7 @@ impl Sightline {
     fn of_any_service(&self, system: SystemIndex, requirement: &Requirement) -> Vantage {
         let ends = [requirement.from, requirement.to];
         let mut elsewhere = self.seen.is_some();
+        let mut unresolved = Resolution::Resolved;
         let mut problem = requirement.services.is_empty().then_some(Blind::NoServices);
         for role in ends {
             let bound = BoundRole { system, role };
@@ -106,7 +128,9 @@ impl Sightline {
                 }
                 RoleRef::BuiltIn(BuiltInRole::Any | BuiltInRole::Broadcast) => false,
                 RoleRef::Declared(_) => {
-                    if !self.bound.contains(&bound) {
+                    if let Some(resolution) = self.named.get(&bound) {
+                        unresolved = unresolved.min(*resolution);
+                    } else if !self.bound.contains(&bound) {
                         problem.get_or_insert(Blind::NotBound);
                     }
                     self.seen.as_ref().is_some_and(|seen| seen.contains(&bound))
@@ -121,6 +145,7 @@ impl Sightline {
         match problem {
             Some(why) => Vantage::Blind(why),
             None if self.lossy => Vantage::Lossy,
+            None if unresolved != Resolution::Resolved => Vantage::Unresolved(unresolved),
             None => Vantage::Clear,
         }
     }
@@ -187,7 +212,7 @@ requirements:
         let matrix = Arc::new(reading.matrix);
         let compiled =
             Compiled::compile(Arc::clone(&matrix), bindings, &HostAddresses::Unknown).unwrap();
-        let sightline = Sightline::new(&compiled, &site.observe, false, lossy);
+        let sightline = Sightline::new(&compiled, &[], &site.observe, false, lossy);
         let (system, content) = matrix.indexed_systems().next().unwrap();
         content
             .requirements
@@ -207,15 +232,15 @@ requirements:
 
     #[test]
     fn what_cannot_be_seen_is_said() {
-        use Vantage::{Blind as B, Clear, Lossy};
+        use Vantage::{Blind as B, Clear, Lossy, Unresolved};
         let blind = [
-            B(Blind::NotBound),
             B(Blind::OtherHost),
             B(Blind::UnknownRole),
             B(Blind::NoServices),
         ];
-        for (lossy, open) in [(false, Clear), (true, Lossy)] {
-            let mut expected = vec![open];
+        let never = Unresolved(Resolution::Never);
+        for (lossy, open, named) in [(false, Clear, never), (true, Lossy, Lossy)] {
+            let mut expected = vec![open, named];
             expected.extend(blind);
             expected.push(open);
             expected.extend([B(Blind::LinkUpkeep), B(Blind::LinkUpkeep), open]);
@@ -261,7 +286,7 @@ requirements:
         let matrix = Arc::new(reading.matrix);
         let host = HostAddresses::Unknown;
         let compiled = Compiled::compile(Arc::clone(&matrix), bindings, &host).unwrap();
-        let sightline = Sightline::new(&compiled, &[], false, false);
+        let sightline = Sightline::new(&compiled, &[], &[], false, false);
         let (system, content) = matrix.indexed_systems().next().unwrap();
         let unanswerable: Vec<&str> = content
             .requirements

@@ -12,10 +12,11 @@ use crate::matrix::compile::HostAddresses;
 use crate::matrix::compiled::Compiled;
 use crate::matrix::installed::{Installed, SlotDirectory};
 use crate::matrix::{Matrix, Necessity, ServiceKey, SystemIndex};
+use crate::names::Namer;
 use crate::site::Site;
 use crate::site::tags::{self, TagBook, TagOptions, TagReading};
 use crate::verdict::Explainer;
-use crate::verdict::requirement::{Finding, Observation, of_services};
+use crate::verdict::requirement::{Finding, Observation, Resolution, of_services};
 use crate::verdict::vantage::Sightline;
 
 use super::gather::{Flow, observe};
@@ -27,6 +28,8 @@ pub(in crate::cli) struct Judged {
     deployed: Vec<SystemIndex>,
     observe: Vec<IpNet>,
     tags: Arc<TagBook>,
+    /// What resolvers said of the matrix' names.
+    names: Vec<Resolution>,
 }
 
 /// A requirement, its state and its line.
@@ -79,12 +82,15 @@ impl Judged {
             installed,
             deployed: site.systems,
             observe: site.observe,
+            names: Vec::new(),
             tags: tags.book,
         }))
     }
 
-    /// Takes up what names added to the matrix while packets were judged.
-    pub(in crate::cli) fn follow(&mut self, matrix: &Arc<Installed>) {
+    /// Takes up what was learned of names while packets were judged.
+    pub(in crate::cli) fn follow(&mut self, namer: &Namer) {
+        let matrix = namer.matrix();
+        self.names = namer.resolutions();
         if !Arc::ptr_eq(matrix, &self.installed) {
             self.installed = Arc::clone(matrix);
             self.explainer = Explainer::new(Arc::clone(matrix));
@@ -113,7 +119,13 @@ impl Judged {
     /// The requirements of the deployed systems with their states, in the order of the files.
     pub(in crate::cli) fn rows(&self, flows: &[Flow], lossy: bool) -> Vec<Row> {
         let observations = observe(flows, &self.installed);
-        let sightline = Sightline::new(&self.installed.compiled, &self.observe, false, lossy);
+        let sightline = Sightline::new(
+            &self.installed.compiled,
+            &self.names,
+            &self.observe,
+            false,
+            lossy,
+        );
         let mut rows = Vec::new();
         for &system in &self.deployed {
             for (index, requirement) in self.matrix().system(system).indexed_requirements() {

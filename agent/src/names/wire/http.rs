@@ -13,6 +13,14 @@ const MAX_METHOD_BYTES: usize = 32;
 
 /// Reads the head of a request. It is whole once the host is there, so that a long cookie needn't be.
 pub(super) fn read(stream: &[u8]) -> Reading {
+    // Methods are upper case by convention (RFC 9110, section 9.1). Any other text that a protocol begins with would be
+    // waited for to the end.
+    let method = stream
+        .iter()
+        .take_while(|byte| byte.is_ascii_uppercase() || b"-_".contains(byte));
+    if !matches!(stream.get(method.count()), None | Some(b' ')) {
+        return Reading::Other;
+    }
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = Request::new(&mut headers);
     match request.parse(stream) {
