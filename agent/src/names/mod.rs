@@ -9,8 +9,10 @@ pub mod book;
 mod decide;
 pub mod flow_name;
 mod heads;
+pub mod moves;
 pub mod namer;
 pub mod patterns;
+pub mod schedule;
 pub mod wire;
 
 use std::time::Duration;
