@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::actor::{CommandError, Engine, Start};
 use super::health::{CaptureState, Health};
 use super::links::{self, Wanted};
 use super::policy::{self, Policy, PolicyError};
+use super::resolver::{Resolution, exact_names};
 use crate::capture::interfaces::{self, LinkWatch, Selection};
 use crate::capture::open::Opened;
 use crate::capture::{CaptureError, Interface};
@@ -21,6 +22,7 @@ use crate::config::{CaptureConfig, Config, Conflict, NamesConfig};
 use crate::finding::{Findings, Severity};
 use crate::matrix::installed::{Installed, SlotDirectory};
 use crate::names;
+use crate::names::answer::Answer;
 use crate::site::tags::TagReading;
 use crate::web::{self, BindError, Exposure, Listener};
 use crate::yaml::LoadError;
@@ -29,6 +31,9 @@ use crate::yaml::LoadError;
 const END_LIMIT: Duration = Duration::from_millis(4_500);
 /// Pause before this host's new addresses are taken: they come one by one.
 const ADDRESSES_SETTLE: Duration = Duration::from_secs(1);
+
+/// Answers that wait until the engine takes them; then the asking waits.
+const ANSWERS: usize = 64;
 
 /// Opens the back end that a configuration asks for, with tables for a matrix.
 pub type Opener = fn(&CaptureConfig, &names::Settings, &Installed) -> Result<Opened, CaptureError>;
@@ -190,6 +195,7 @@ pub async fn run(config: Config, source: ConfigSource, open: Opener) -> Result<(
     daemon.serve(&mut signals).await;
     tracing::info!("ending");
     daemon.site.health.set_capture(CaptureState::Stopping);
+    daemon.resolution = None;
     let _ = stop.send(true);
     let on_exit = daemon.config.capture.ebpf.on_exit;
     let end = async {
@@ -306,6 +312,10 @@ struct Daemon {
     addresses_changed: Arc<Notify>,
     own: Vec<IpAddr>,
     built_in: bool,
+    /// Asks for names, if it is to.
+    resolution: Option<Resolution>,
+    /// Where its answers go.
+    answers: mpsc::Sender<Answer>,
     interfaces: String,
     backend: &'static str,
     why: String,
@@ -362,7 +372,9 @@ fn start(
         engine.clone(),
         Arc::clone(&addresses_changed),
     ));
-    Ok(Daemon {
+    let (answers, heard) = mpsc::channel(ANSWERS);
+    tokio::spawn(deliver(heard, engine.clone()));
+    let mut daemon = Daemon {
         config,
         source,
         site,
@@ -372,10 +384,28 @@ fn start(
         addresses_changed,
         own,
         built_in: policy.built_in,
+        resolution: None,
+        answers,
         interfaces,
         backend,
         why,
-    })
+    };
+    daemon.ask_for_names();
+    Ok(daemon)
+}
+
+/// Hands on what resolvers answered.
+async fn deliver(mut heard: mpsc::Receiver<Answer>, engine: Engine) {
+    while let Some(answer) = heard.recv().await {
+        tracing::debug!(
+            "asked for {} ({:?}): {:?}, {} addresses",
+            answer.question,
+            answer.kind,
+            answer.result,
+            answer.addresses.len()
+        );
+        engine.learn(answer);
+    }
 }
 
 fn names(interfaces: &[Interface]) -> String {
@@ -486,8 +516,29 @@ impl Daemon {
         self.built_in = policy.built_in;
         report_policy(&policy);
         self.wanted.set(selection(&config, &policy));
-        self.config = self.keep_what_needs_a_restart(config);
+        let config = self.keep_what_needs_a_restart(config);
+        if config.names.resolvers != self.config.names.resolvers {
+            self.resolution = None;
+        }
+        self.config = config;
+        self.ask_for_names();
         Ok(summary(&policy))
+    }
+
+    /// Has the exact names of the matrix in force asked for, or none if the configuration does not want it.
+    fn ask_for_names(&mut self) {
+        let config = &self.config.names;
+        if !config.resolve {
+            self.resolution = None;
+            return;
+        }
+        let names = exact_names(&self.matrix.compiled);
+        if let Some(resolution) = &self.resolution {
+            resolution.set_names(names);
+        } else {
+            let answers = self.answers.clone();
+            self.resolution = Some(Resolution::start(config.resolvers.clone(), names, answers));
+        }
     }
 
     /// Takes from a new configuration what a reload can change, and says what it can't.
@@ -633,6 +684,39 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("still attached");
+    }
+
+    #[tokio::test]
+    async fn names_are_asked_for_as_long_as_the_configuration_wants_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let mut daemon = daemon(folder.path());
+        assert!(daemon.resolution.is_none());
+
+        let matrix = MATRIX.replace("192.0.2.1]", "192.0.2.1, web.example, '*.example.org']");
+        std::fs::write(folder.path().join("m.yaml"), matrix).unwrap();
+        let write = |names: &str| {
+            let text = format!(
+                "matrix: [m.yaml]\ncapture: {{interfaces: [lo]}}\nweb: {{listen: []}}\nnames: {names}\n"
+            );
+            std::fs::write(folder.path().join("flowproof.yaml"), text).unwrap();
+        };
+        write(&format!("{{resolve: true, resolvers: ['{address}']}}"));
+        daemon.reload().await;
+        assert!(reloaded(&daemon) && daemon.resolution.is_some());
+        let mut query = [0; 512];
+        let asked = tokio::time::timeout(Duration::from_secs(5), server.recv(&mut query));
+        let length = asked.await.unwrap().unwrap();
+        assert!(
+            query[..length]
+                .windows(5)
+                .any(|part| part == b"\x03web\x07")
+        );
+
+        write("{resolve: false}");
+        daemon.reload().await;
+        assert!(reloaded(&daemon) && daemon.resolution.is_none());
     }
 
     #[tokio::test]

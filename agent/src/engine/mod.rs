@@ -3,7 +3,7 @@
 //!
 //! `actor` is that thread, `unexpected` what it counts beside the back end's totals, `health` what it says of itself,
 //! `states` what that comes to for each requirement, `flows` looks through the tables for who asks, `told` keeps what events
-//! said of them, `policy` reads what it judges by, `links` follows interfaces. `daemon` starts and ends it all in the
+//! said of them, `policy` reads what it judges by, `links` follows interfaces, `resolver` asks for names. `daemon` starts and ends it all in the
 //! right order.
 
 pub mod actor;
@@ -14,6 +14,7 @@ pub mod flows;
 pub mod health;
 pub mod links;
 pub mod policy;
+pub mod resolver;
 pub mod states;
 mod told;
 pub mod unexpected;
