@@ -227,7 +227,11 @@ fn name_server(address: SocketAddr) -> NameServerConfig {
 
 async fn turn(resolver: TokioResolver, name: Name) -> Turn {
     let a = ask(&resolver, &name, Kind::A, RecordType::A).await;
-    let aaaa = ask(&resolver, &name, Kind::Aaaa, RecordType::AAAA).await;
+    // Who was silent once need not be waited for again.
+    let aaaa = match &a {
+        Ok(_) => ask(&resolver, &name, Kind::Aaaa, RecordType::AAAA).await,
+        Err(silence) => Err(silence.clone()),
+    };
     Turn {
         name,
         answers: [a, aaaa],
