@@ -10,6 +10,7 @@
 //! the extension to everybody so that its use can't be told from its absence (RFC 9849, section 6.2), so the visible name
 //! counts where nothing better is known.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use flowproof_common::address::Address;
@@ -55,6 +56,9 @@ pub(super) struct Sources<'a> {
 
 /// The name and slot of a flow, or nothing if it is better to wait.
 pub(super) fn decide(case: &Case<'_>, sources: &mut Sources<'_>) -> Option<FlowName> {
+    if case.may_come && !case.last {
+        return None;
+    }
     let mut desk = Desk::new(case, sources);
     let written = case
         .hello
@@ -77,9 +81,6 @@ pub(super) fn decide(case: &Case<'_>, sources: &mut Sources<'_>) -> Option<FlowN
         found.notes.push(outer);
         found.confidence = Confidence::Low;
         return Some(found);
-    }
-    if case.may_come && !case.last {
-        return None;
     }
     let mut found = match desk.by_dns() {
         Some(found) => found,
@@ -107,36 +108,34 @@ struct Desk<'a, 'b> {
     server: Address,
     /// What the client was told about the server's address, newest first.
     told: Vec<Told>,
-    /// What anybody was told.
-    anybody: Vec<Told>,
+    /// What anybody was told, once it is asked for: an address may have thousands of names.
+    anybody: OnceCell<Vec<Told>>,
 }
 
 impl<'a, 'b> Desk<'a, 'b> {
     fn new(case: &'a Case<'a>, sources: &'a mut Sources<'b>) -> Self {
         let (client, _) = case.key.end(case.initiator);
         let (server, _) = case.key.end(case.initiator.other());
-        let current = |mut told: Vec<Told>| {
-            told.retain(|told| told.current);
-            told
-        };
         // What held when the flow began: a flow may be looked at long after.
         let told = current(sources.book.told(&client, &server, case.begun));
-        let anybody = current(sources.book.names_of(&server, case.begun));
         Self {
             case,
             sources,
             client,
             server,
             told,
-            anybody,
+            anybody: OnceCell::new(),
         }
     }
 
+    fn anybody(&self) -> &[Told] {
+        self.anybody
+            .get_or_init(|| current(self.sources.book.names_of(&self.server, self.case.begun)))
+    }
+
     fn dns_knows(&self, name: &str) -> bool {
-        self.told
-            .iter()
-            .chain(&self.anybody)
-            .any(|told| &*told.name == name)
+        let is_it = |told: &Told| &*told.name == name;
+        self.told.iter().any(is_it) || self.anybody().iter().any(is_it)
     }
 
     /// Whether the visible name of an encrypted ClientHello is no other's: every name of the address shows another one in
@@ -145,7 +144,7 @@ impl<'a, 'b> Desk<'a, 'b> {
         let mut shown = self
             .told
             .iter()
-            .chain(&self.anybody)
+            .chain(self.anybody())
             .map(|told| self.sources.public_names.get(&told.name))
             .peekable();
         shown.peek().is_some() && shown.all(|shown| shown.is_some_and(|shown| shown != name))
@@ -266,7 +265,11 @@ impl<'a, 'b> Desk<'a, 'b> {
     /// What DNS alone says; nothing if it says nothing, or nothing good yet.
     fn by_dns(&mut self) -> Option<FlowName> {
         let own = !self.told.is_empty();
-        let entries = if own { &self.told } else { &self.anybody };
+        let entries = if own {
+            self.told.as_slice()
+        } else {
+            self.anybody()
+        };
         let entries: Vec<(Name, u64)> = entries
             .iter()
             .map(|told| (told.name.clone(), told.when))
@@ -373,12 +376,17 @@ impl<'a, 'b> Desk<'a, 'b> {
 
     /// Names of the address, as a list in words: those that a requirement needs, or all.
     fn listed(&self, needed: bool) -> String {
-        let told = self.told.iter().chain(&self.anybody);
+        let told = self.told.iter().chain(self.anybody());
         listed(
             told.filter(|told| !needed || !told.patterns.is_empty())
                 .map(|told| &told.name),
         )
     }
+}
+
+fn current(mut told: Vec<Told>) -> Vec<Told> {
+    told.retain(|told| told.current);
+    told
 }
 
 fn listed<'n>(names: impl Iterator<Item = &'n Name>) -> String {

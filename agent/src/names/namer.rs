@@ -35,6 +35,9 @@ use crate::verdict::requirement::Resolution;
 const MAX_HELD: usize = 65_536;
 /// Heads that are gathered at a time, at most: 64 MiB if all were full.
 const MAX_HEADS: usize = 4096;
+/// How often a flow that waits is looked at because of an answer about its address, at most; a flood of answers must
+/// not cost a look each.
+const MAX_LOOKS: u32 = 64;
 /// Names of flows that are kept for whoever asks, at most.
 const MAX_NAMED: usize = 131_072;
 /// DNS connections over TCP that are followed, at most.
@@ -112,6 +115,8 @@ struct Held {
     head: Option<Gathering>,
     hello: Option<Hello>,
     may_come: bool,
+    /// How often DNS made it worth another look.
+    looks: u32,
     /// Losses when it began.
     losses: u64,
 }
@@ -394,6 +399,7 @@ impl Namer {
             may_come: self.settings.hello && !midway && Gathering::of(key.protocol).is_some(),
             head: None,
             hello: None,
+            looks: 0,
             losses: self.losses,
         };
         let (server, _) = key.end(initiator.other());
@@ -560,7 +566,13 @@ impl Namer {
             return;
         };
         for key in keys.clone() {
-            self.consider(&key, false);
+            let worth = self.held.get_mut(&key).is_some_and(|held| {
+                held.looks += 1;
+                !held.may_come && held.looks <= MAX_LOOKS
+            });
+            if worth {
+                self.consider(&key, false);
+            }
         }
     }
 

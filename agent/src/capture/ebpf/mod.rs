@@ -98,7 +98,7 @@ impl Default for EbpfOptions {
 const RING_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Payloads that are read before anything else is looked at again.
-const PAYLOADS_A_TURN: usize = 2048;
+const PAYLOADS_A_TURN: usize = 512;
 
 /// The kernel back end.
 pub struct EbpfCapture {
