@@ -161,6 +161,20 @@ pub struct Judgement {
 pub struct Cover(u32);
 
 impl Cover {
+    /// As one number, and back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// From [`Self::bits`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// The slot without what may change it.
     #[inline(always)]
     #[must_use]

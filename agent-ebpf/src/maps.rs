@@ -112,6 +112,8 @@ pub(crate) struct Scratch {
     pub(crate) sight: Sight,
     /// What the daemon wants done.
     pub(crate) order: Order,
+    /// A number on its way past the verifier.
+    pub(crate) forgotten: u32,
 }
 
 /// One element for the programs in the traffic path, which run with softirqs off, one for `decide`, which

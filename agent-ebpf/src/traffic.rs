@@ -6,7 +6,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use flowproof_common::classify::{FIRST_RULE_SLOT, Verdict, judge, slot_of};
+use flowproof_common::classify::{Cover, FIRST_RULE_SLOT, Verdict, judge, slot_of};
 use flowproof_common::key::{FlowKey, FragmentKey, FragmentPorts, Side};
 use flowproof_common::packet::{Fragment, Packet};
 use flowproof_common::payload::{Wanted, wanted};
@@ -290,6 +290,8 @@ fn rejudge(scratch: &mut Scratch, found: Found, settings: &Settings) {
     let initiator = flow.state.initiator();
     let named = flow.state.is_named();
     let cover = slot_of(&Generation::of(settings), key, initiator);
+    let cover = Cover::from_bits(forget(scratch, cover.bits()));
+    let key = &scratch.key;
     let slot = if named { flow.slot } else { cover.slot() };
     let verdict = Verdict::of_slot(slot);
     // A flow that no requirement covers any more may be one that a name allows.
@@ -324,6 +326,18 @@ fn rejudge(scratch: &mut Scratch, found: Found, settings: &Settings) {
     }
 }
 
+/// The same number, with everything forgotten that the verifier knows of it: else it follows each way in which the number
+/// came about to the end.
+#[inline(always)]
+fn forget(scratch: &mut Scratch, number: u32) -> u32 {
+    let place = &raw mut scratch.forgotten;
+    // SAFETY: the field is in a map, and this CPU's own.
+    unsafe {
+        place.write_volatile(number);
+        place.read_volatile()
+    }
+}
+
 /// The first packet of a flow.
 #[inline(never)]
 fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
@@ -337,10 +351,13 @@ fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
         attached_lately,
     );
     let fresh = State::new(&judgement, settings.generation);
+    let fresh = State(forget(scratch, fresh.0));
+    let slot = forget(scratch, judgement.slot);
     let state = fresh.after(&scratch.packet, sender);
+    let state = State(forget(scratch, state.0));
     // SAFETY: the helper has no precondition. The exact clock, since a flow's age is counted from here.
     let now = Ticks::from_nanos(unsafe { bpf_ktime_get_ns() });
-    scratch.record = FlowRecord::new(state, judgement.slot, now);
+    scratch.record = FlowRecord::new(state, slot, now);
     match sender {
         Side::A => {
             scratch.record.packets[0] = 1;
@@ -370,13 +387,9 @@ fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
         // its name has none yet, and is lost.
         Err(_) => count(Counter::FlowTableFull),
     }
-    if !judgement.held {
-        count_traffic(
-            judgement.slot,
-            sender == judgement.initiator,
-            &scratch.sight,
-        );
-        flow::count_begun(judgement.slot);
+    if !fresh.is_held() {
+        count_traffic(slot, sender == fresh.initiator(), &scratch.sight);
+        flow::count_begun(slot);
     }
     scratch.cause = Cause::default();
     event::send(
@@ -386,8 +399,8 @@ fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
         &scratch.cause,
     );
     if let Some(outcome) = state.decided_since(fresh) {
-        if !judgement.held {
-            flow::count_decided(judgement.slot, outcome);
+        if !fresh.is_held() {
+            flow::count_decided(slot, outcome);
         }
         event::send(
             EventKind::Decided,
