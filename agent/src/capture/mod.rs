@@ -25,6 +25,7 @@ use flowproof_common::record::{Event, FlowRecord, InterfaceCounters, SlotFlows, 
 
 use crate::matrix::installed::Installed;
 use crate::names::Namer;
+use crate::verdict::vantage::Losses;
 
 /// Which back end is at work; its name is a metric label.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -174,6 +175,22 @@ pub struct Snapshot {
     pub lost: Vec<(&'static str, u64)>,
     /// The flow tables.
     pub tables: Vec<TableFill>,
+}
+
+impl Snapshot {
+    /// What may have been missed.
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        let losses = Losses::of(&self.lost);
+        let unparsed = self
+            .interfaces
+            .iter()
+            .any(|(_, counters)| counters.unparsed > 0);
+        Losses {
+            packets: losses.packets || unparsed,
+            ..losses
+        }
+    }
 }
 
 /// Why a back end can't do what was asked, with the remedy.

@@ -175,9 +175,6 @@ impl UserSpace {
             .data
             .get(found.offset as usize..end.min(captured.data.len()))
             .unwrap_or(&[]);
-        if captured.data.len() < end {
-            self.namer.on_cut();
-        }
         self.namer.on_payload(&Payload {
             key,
             sender,
@@ -186,6 +183,7 @@ impl UserSpace {
             sequence: found.sequence,
             offset: 0,
             total: found.length,
+            cut: captured.data.len() < end,
             bytes,
         });
     }

@@ -20,10 +20,11 @@ use crate::export::flow_line::{FlowLine, verdict_name};
 use crate::flow::{Limits, Span};
 use crate::names;
 use crate::verdict::requirement::State;
+use crate::verdict::vantage::Losses;
 use flowproof_common::classify::Verdict;
 
 use gather::{Flow, Gatherer};
-use judged::{Row, is_lossy};
+use judged::Row;
 use lines::SummaryLine;
 
 pub(super) use judged::Judged;
@@ -149,7 +150,7 @@ pub(super) struct Replayed {
     pub(super) flows: Vec<Flow>,
     totals: Snapshot,
     /// Whether packets may have been missed.
-    pub(super) lossy: bool,
+    pub(super) lossy: Losses,
     span: Option<Span>,
     /// Why a file could not be read to its end.
     pub(super) complaints: Vec<CaptureError>,
@@ -165,7 +166,7 @@ pub(super) fn replay(files: Vec<CaptureFile>, judged: &mut Judged) -> Replayed {
     judged.follow(replay.namer());
     Replayed {
         flows: gatherer.finish(replay.table(), replay.namer()),
-        lossy: is_lossy(&totals),
+        lossy: totals.losses(),
         totals,
         span: replay.span(),
         complaints: replay.into_complaints(),

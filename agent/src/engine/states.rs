@@ -11,11 +11,11 @@ use flowproof_common::state::Outcome;
 use ipnet::IpNet;
 
 use super::actor::View;
-use crate::capture::{SlotTotals, Snapshot};
+use crate::capture::SlotTotals;
 use crate::matrix::ServiceKey;
 use crate::matrix::installed::MemberId;
 use crate::verdict::requirement::{Failure, Finding, Observation, Place, Vantage};
-use crate::verdict::vantage::Sightline;
+use crate::verdict::vantage::{Losses, Sightline};
 
 /// Index of the loopback interface in every network namespace (`linux/if.h`, `LOOPBACK_IFINDEX` in `net/flow.h`).
 const LOOPBACK: u32 = 1;
@@ -128,16 +128,15 @@ fn observation(
     )
 }
 
-/// Whether packets may have been missed: then silence proves nothing.
+/// What may have been missed: then silence proves nothing.
 #[must_use]
-pub fn is_lossy(view: &View) -> bool {
-    let Snapshot {
-        lost, interfaces, ..
-    } = &*view.snapshot;
-    view.failure.is_some()
-        || view.attached.is_empty()
-        || lost.iter().any(|(_, count)| *count > 0)
-        || interfaces.iter().any(|(_, counters)| counters.unparsed > 0)
+pub fn losses(view: &View) -> Losses {
+    let blind = view.failure.is_some() || view.attached.is_empty();
+    let losses = view.snapshot.losses();
+    Losses {
+        packets: losses.packets || blind,
+        ..losses
+    }
 }
 
 /// Judges requirements by a view. `observe` is what the site says is seen from here.
@@ -157,7 +156,7 @@ impl<'a> States<'a> {
         let compiled = &view.matrix.compiled;
         Self {
             view,
-            sightline: Sightline::new(compiled, &view.names, observe, loopback, is_lossy(view)),
+            sightline: Sightline::new(compiled, &view.names, observe, loopback, losses(view)),
         }
     }
 

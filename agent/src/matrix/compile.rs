@@ -259,9 +259,15 @@ fn placements(
     // Addresses that stand for a host of their own where nobody knows which host captured.
     let mut single: BTreeMap<IpAddr, BTreeSet<BoundRole>> = BTreeMap::new();
     for (role, bound) in bindings {
+        let mut by_tag = false;
         for binding in bound {
-            let Binding::Prefix(prefix) = binding else {
-                continue;
+            let prefix = match binding {
+                Binding::Prefix(prefix) => prefix,
+                Binding::Name(_) => continue,
+                Binding::Tag(_) => {
+                    by_tag = true;
+                    continue;
+                }
             };
             let bits = match prefix {
                 IpNet::V4(prefix) => mapped_bits(prefix.prefix_len()),
@@ -272,8 +278,10 @@ fn placements(
                 bits,
                 part: Part::Tag(Tag::Role(*role)),
             });
+            // A cloud's prefixes are no networks: their last addresses are hosts like any other.
             if let IpNet::V4(prefix) = prefix
                 && (1..=30).contains(&prefix.prefix_len())
+                && !by_tag
             {
                 placed.push(whole(
                     prefix.broadcast().into(),

@@ -87,6 +87,8 @@ pub struct Payload<'a> {
     pub offset: u32,
     /// Bytes of the packet's payload, of which some may not have been captured.
     pub total: u32,
+    /// Whether the rest of the packet's payload was not captured.
+    pub cut: bool,
     /// The piece.
     pub bytes: &'a [u8],
 }

@@ -432,8 +432,8 @@ impl Namer {
         }
     }
 
-    /// Hears that a payload that is wanted was not captured as a whole.
-    pub fn on_cut(&mut self) {
+    /// Counts what could not be read because it was lost or left out.
+    fn lose_head(&mut self) {
         self.counts.heads_lost += 1;
         self.losses += 1;
     }
@@ -457,8 +457,7 @@ impl Namer {
         }
         if held.head.is_none() {
             if self.heads >= MAX_HEADS {
-                self.counts.heads_lost += 1;
-                self.losses += 1;
+                self.lose_head();
                 return;
             }
             held.head = Gathering::of(payload.key.protocol);
@@ -468,7 +467,12 @@ impl Namer {
             return;
         };
         match head.push(payload) {
-            Reading::More => return,
+            Reading::More => {
+                if payload.cut {
+                    self.lose_head();
+                }
+                return;
+            }
             Reading::Hello(hello) => held.hello = Some(hello),
             Reading::Other => {}
         }
@@ -476,6 +480,12 @@ impl Namer {
         held.head = None;
         self.heads -= 1;
         self.consider(&payload.key, false);
+    }
+
+    /// Counts an answer that could not be read because it was lost or left out.
+    fn lose_answer(&mut self) {
+        self.counts.answers_lost += 1;
+        self.losses += 1;
     }
 
     fn on_dns(&mut self, payload: &Payload<'_>) {
@@ -487,7 +497,7 @@ impl Namer {
             // Later pieces of a datagram longer than any that a client asks for (4,096 bytes, RFC 6891, section 6.2.5)
             // are not put together.
             if payload.offset == 0 {
-                self.on_message(client, payload.bytes);
+                self.on_message(client, payload.bytes, payload.cut);
             }
             return;
         }
@@ -510,15 +520,15 @@ impl Namer {
             &mut |bytes| framing.push(bytes, &mut |message| messages.push(message.to_vec())),
         );
         if order.is_stuck() || framing.is_broken() {
-            self.counts.answers_lost += 1;
             self.streams.remove(&id);
+            self.lose_answer();
         }
         for message in messages {
-            self.on_message(client, &message);
+            self.on_message(client, &message, false);
         }
     }
 
-    fn on_message(&mut self, client: Address, message: &[u8]) {
+    fn on_message(&mut self, client: Address, message: &[u8], cut: bool) {
         let since = self.now.saturating_sub(self.budget_at);
         let earned = since.saturating_mul(ANSWERS_PER_SECOND) / SECOND;
         if earned > 0 {
@@ -526,8 +536,7 @@ impl Namer {
             self.budget_at = self.now;
         }
         if self.budget == 0 {
-            self.counts.answers_lost += 1;
-            self.losses += 1;
+            self.lose_answer();
             return;
         }
         self.budget -= 1;
@@ -536,6 +545,7 @@ impl Namer {
                 self.counts.answers += 1;
                 self.learn(Some(client), &answer);
             }
+            Err(_) if cut => self.lose_answer(),
             Err(_) => self.counts.answers_unread += 1,
         }
     }

@@ -85,8 +85,10 @@ impl Site {
     }
 }
 
-/// Adds what the tags among the bindings stand for, without repetitions.
+/// Adds what the tags among the bindings stand for, without repetitions. Tags go behind everything that the site and the
+/// pack write, and what they stand for behind them, so that one can be told from the other.
 fn resolve_tags(bound: &mut Vec<Binding>, tags: &TagBook) {
+    bound.sort_by_key(|binding| matches!(binding, Binding::Tag(_)));
     let known: Vec<&ServiceTag> = bound
         .iter()
         .filter_map(|binding| match binding {

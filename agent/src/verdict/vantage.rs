@@ -20,7 +20,37 @@ pub struct Sightline {
     /// Roles that are nothing but multicast groups.
     groups: HashSet<BoundRole>,
     own_host: bool,
-    lossy: bool,
+    lossy: Losses,
+    /// Roles that a name or pattern is bound to.
+    has_names: HashSet<BoundRole>,
+}
+
+/// What may have been missed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Losses {
+    /// Packets or events.
+    pub packets: bool,
+    /// Names of flows, which are evidence for rows that need names and for no others.
+    pub names: bool,
+}
+
+impl Losses {
+    /// Stages of loss that cost names and nothing else.
+    const OF_NAMES: [&'static str; 4] = ["name", "name_head", "dns", "payload_ring"];
+
+    /// From what was lost, by stage. A flow that found no room among the verified is still known.
+    #[must_use]
+    pub fn of(stages: &[(&'static str, u64)]) -> Self {
+        let mut losses = Self::default();
+        for (stage, _) in stages.iter().filter(|(_, count)| *count > 0) {
+            if Self::OF_NAMES.contains(stage) {
+                losses.names = true;
+            } else if *stage != "promotion" {
+                losses.packets = true;
+            }
+        }
+        losses
+    }
 }
 
 fn overlap(one: &IpNet, other: &IpNet) -> bool {
@@ -37,7 +67,7 @@ impl Sightline {
         names: &[Resolution],
         observe: &[IpNet],
         own_host: bool,
-        lossy: bool,
+        lossy: Losses,
     ) -> Self {
         let roles_with = |wanted: &dyn Fn(&IpNet) -> bool| {
             compiled
@@ -67,7 +97,13 @@ impl Sightline {
                 *best = resolution.max(*best);
             }
         }
+        let has_names = compiled
+            .names
+            .iter()
+            .flat_map(|name| name.roles.iter().copied())
+            .collect();
         Self {
+            has_names,
             groups,
             bound,
             named,
@@ -111,6 +147,12 @@ impl Sightline {
     fn of_any_service(&self, system: SystemIndex, requirement: &Requirement) -> Vantage {
         let ends = [requirement.from, requirement.to];
         let mut elsewhere = self.seen.is_some();
+        let by_name = ends.iter().any(|role| {
+            self.has_names.contains(&BoundRole {
+                system,
+                role: *role,
+            })
+        });
         let mut unresolved = Resolution::Resolved;
         let mut problem = requirement.services.is_empty().then_some(Blind::NoServices);
         for role in ends {
@@ -144,7 +186,7 @@ impl Sightline {
         }
         match problem {
             Some(why) => Vantage::Blind(why),
-            None if self.lossy => Vantage::Lossy,
+            None if self.lossy.packets || (self.lossy.names && by_name) => Vantage::Lossy,
             None if unresolved != Resolution::Resolved => Vantage::Unresolved(unresolved),
             None => Vantage::Clear,
         }
@@ -212,7 +254,11 @@ requirements:
         let matrix = Arc::new(reading.matrix);
         let compiled =
             Compiled::compile(Arc::clone(&matrix), bindings, &HostAddresses::Unknown).unwrap();
-        let sightline = Sightline::new(&compiled, &[], &site.observe, false, lossy);
+        let losses = Losses {
+            packets: lossy,
+            names: false,
+        };
+        let sightline = Sightline::new(&compiled, &[], &site.observe, false, losses);
         let (system, content) = matrix.indexed_systems().next().unwrap();
         content
             .requirements
@@ -286,7 +332,7 @@ requirements:
         let matrix = Arc::new(reading.matrix);
         let host = HostAddresses::Unknown;
         let compiled = Compiled::compile(Arc::clone(&matrix), bindings, &host).unwrap();
-        let sightline = Sightline::new(&compiled, &[], &[], false, false);
+        let sightline = Sightline::new(&compiled, &[], &[], false, Losses::default());
         let (system, content) = matrix.indexed_systems().next().unwrap();
         let unanswerable: Vec<&str> = content
             .requirements

@@ -239,6 +239,7 @@ impl EbpfCapture {
                     sequence: head.sequence,
                     offset: head.offset,
                     total: head.total,
+                    cut: false,
                     bytes: bytes.get(..usize::from(head.length)).unwrap_or(bytes),
                 });
             }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::capture::Snapshot;
 use crate::cli::{Error, print_error, snippet};
 use crate::export::requirement_line::{RequirementLine, ServiceLine};
 use crate::matrix::compile::HostAddresses;
@@ -17,7 +16,7 @@ use crate::site::Site;
 use crate::site::tags::{self, TagBook, TagOptions, TagReading};
 use crate::verdict::Explainer;
 use crate::verdict::requirement::{Finding, Observation, Resolution, of_services};
-use crate::verdict::vantage::Sightline;
+use crate::verdict::vantage::{Losses, Sightline};
 
 use super::gather::{Flow, observe};
 
@@ -117,7 +116,7 @@ impl Judged {
     }
 
     /// The requirements of the deployed systems with their states, in the order of the files.
-    pub(in crate::cli) fn rows(&self, flows: &[Flow], lossy: bool) -> Vec<Row> {
+    pub(in crate::cli) fn rows(&self, flows: &[Flow], lossy: Losses) -> Vec<Row> {
         let observations = observe(flows, &self.installed);
         let sightline = Sightline::new(
             &self.installed.compiled,
@@ -155,17 +154,4 @@ impl Judged {
         }
         rows
     }
-}
-
-/// Whether packets may have been missed: then silence proves nothing. A flow that found no room among the verified is
-/// still known.
-pub(in crate::cli) fn is_lossy(totals: &Snapshot) -> bool {
-    totals
-        .lost
-        .iter()
-        .any(|(stage, count)| *stage != "promotion" && *count > 0)
-        || totals
-            .interfaces
-            .iter()
-            .any(|(_, counters)| counters.unparsed > 0)
 }
