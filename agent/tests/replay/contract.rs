@@ -349,7 +349,7 @@ fn the_summary_has_every_field() {
             "by_state": {
                 "verified": 2, "degraded": 0, "blocked": 2, "silent": 2, "unobservable": 1, "unknown": 1,
             },
-            "lost": {"flow_table": 0, "fragment": 0, "promotion": 0, "link_type": 0, "file": 0},
+            "lost": {"flow_table": 0, "fragment": 0, "promotion": 0, "name": 0, "name_head": 0, "dns": 0, "link_type": 0, "file": 0},
             "seconds": 9.0,
         })
     );
