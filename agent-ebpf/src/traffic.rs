@@ -9,8 +9,8 @@ use aya_ebpf::programs::TcContext;
 use flowproof_common::classify::{Cover, FIRST_RULE_SLOT, Verdict, judge, slot_of};
 use flowproof_common::key::{FlowKey, FragmentKey, FragmentPorts, Side};
 use flowproof_common::packet::{Fragment, Packet};
-use flowproof_common::payload::{Wanted, wanted};
 use flowproof_common::parse::{self, Outcome};
+use flowproof_common::payload::{Wanted, wanted};
 use flowproof_common::protocol::is_link_upkeep;
 use flowproof_common::record::{
     ATTACH_GRACE, Counter, DROP_POINT, EventKind, FlowRecord, INTERFACE_COUNTERS, Settings, point,
