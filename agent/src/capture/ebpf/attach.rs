@@ -11,7 +11,7 @@ use aya::programs::{LinkOrder, ProgramError, TcAttachType};
 
 use super::super::{CaptureError, Interface};
 use super::pins::Pins;
-use super::program::classifier;
+use super::program::loaded;
 use super::{AttachMode, batch, failed, object};
 
 /// Which way the traffic goes.
@@ -176,7 +176,7 @@ fn attach_tcx(
     {
         return Ok(adopted);
     }
-    let program = classifier(ebpf, program)?;
+    let program = loaded(ebpf, program)?;
     let id = program.attach_with_options(
         &interface.name,
         hook.attach_type(),
@@ -196,7 +196,7 @@ fn adopt(ebpf: &mut Ebpf, program: &str, path: &PathBuf) -> Result<Option<Attach
         return Ok(None);
     };
     let link: SchedClassifierLink = FdLink::from(pinned).try_into()?;
-    let program = classifier(ebpf, program)?;
+    let program = loaded(ebpf, program)?;
     match program.attach_to_link(link) {
         Ok(id) => {
             // The link's descriptor may close: its file keeps it.
@@ -222,7 +222,7 @@ fn attach_clsact(
     {
         return Err(error.into());
     }
-    let program = classifier(ebpf, program)?;
+    let program = loaded(ebpf, program)?;
     let left =
         SchedClassifierLink::attached(&interface.name, hook.attach_type(), PRIORITY, HANDLE, None)?;
     let id = match program.attach_to_link(left) {

@@ -139,7 +139,7 @@ pub fn open(
     let needed = tables::Sizes::for_matrix(matrix, &options);
     let facts = drops::facts();
     let (mut ebpf, sizes, pins) = object::load(needed, pins, facts.as_ref().ok())?;
-    program::load_all(&mut ebpf)?;
+    program::load_needed(&mut ebpf)?;
     if let Some(reason) = unpinned {
         tracing::warn!(
             directory = %options.pin_directory.display(),
@@ -625,6 +625,16 @@ mod tests {
             );
             assert_eq!(snapshot.interfaces[0].1.packets, packets[0] + packets[1]);
             assert_eq!(flow[0].1.state.outcome(), Outcome::ClosedAfterAnswer);
+        });
+    }
+
+    #[test]
+    fn the_kernel_takes_the_programs_for_devices_without_a_link_header() {
+        in_namespace(|| {
+            let mut capture = watch_loopback();
+            for name in ["fp_ingress_l3", "fp_egress_l3"] {
+                program::loaded(&mut capture.ebpf, name).unwrap();
+            }
         });
     }
 

@@ -1,4 +1,5 @@
-//! The programs of the object by name, loaded once and shared by all interfaces.
+//! The programs of the object by name, loaded once and shared by all interfaces. Those for devices without a link header
+//! are loaded when there is one: the verifier takes about a second of CPU time for each program.
 
 use aya::Ebpf;
 use aya::programs::SchedClassifier;
@@ -8,19 +9,23 @@ use super::{failed, object};
 
 /// Decides about silent flows; never attached.
 pub(super) const DECIDE: &str = "fp_decide";
-/// All programs.
-const ALL: [&str; 5] = [
-    "fp_ingress",
-    "fp_egress",
-    "fp_ingress_l3",
-    "fp_egress_l3",
-    DECIDE,
-];
+/// The programs that every capture needs, so that a kernel that refuses them is found at once.
+const NEEDED: [&str; 3] = ["fp_ingress", "fp_egress", DECIDE];
 
-/// Hands every program to the verifier.
-pub(super) fn load_all(ebpf: &mut Ebpf) -> Result<(), CaptureError> {
-    for name in ALL {
-        let program = classifier(ebpf, name)?;
+/// Hands the programs that are needed in any case to the verifier.
+pub(super) fn load_needed(ebpf: &mut Ebpf) -> Result<(), CaptureError> {
+    NEEDED
+        .into_iter()
+        .try_for_each(|name| loaded(ebpf, name).map(|_| ()))
+}
+
+/// A program by name, loaded by now.
+pub(super) fn loaded<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut SchedClassifier, CaptureError> {
+    let program = classifier(ebpf, name)?;
+    if program.fd().is_err() {
         program.load().map_err(|error| {
             object::permission(&error)
                 .unwrap_or_else(|| failed(&format!("loading the kernel program {name}"), &error))
@@ -35,14 +40,11 @@ pub(super) fn load_all(ebpf: &mut Ebpf) -> Result<(), CaptureError> {
             "kernel program loaded"
         );
     }
-    Ok(())
+    Ok(program)
 }
 
-/// A program by name.
-pub(super) fn classifier<'a>(
-    ebpf: &'a mut Ebpf,
-    name: &str,
-) -> Result<&'a mut SchedClassifier, CaptureError> {
+/// A program by name, loaded or not.
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, CaptureError> {
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| CaptureError::Failed {

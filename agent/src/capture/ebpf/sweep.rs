@@ -10,7 +10,7 @@ use flowproof_common::record::{Counter, FlowRecord};
 use flowproof_common::ticks::Ticks;
 
 use super::super::CaptureError;
-use super::program::{DECIDE, classifier};
+use super::program::{DECIDE, loaded};
 use super::{batch, failed, object};
 
 /// Nanoseconds between looks at the unverified flows: with the 3.2 s after which silence is decided, this
@@ -126,7 +126,7 @@ impl Sweep {
         if self.orders.is_empty() {
             return Ok(());
         }
-        let program = classifier(ebpf, DECIDE)?;
+        let program = loaded(ebpf, DECIDE)?;
         for orders in self.orders.chunks(DECIDE_ORDERS as usize) {
             let mut input = vec![0; DECIDE_HEADER as usize];
             for order in orders {
