@@ -4,7 +4,7 @@
 //! Labels are bounded by the matrix. Every series of a requirement exists, at 0, from the start: an alert on "never
 //! seen" needs something to compare.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flowproof_common::classify::Verdict;
@@ -19,9 +19,11 @@ use crate::engine::actor::View;
 use crate::engine::health::Reload;
 use crate::engine::states::States;
 use crate::engine::unexpected::UnexpectedService;
-use crate::matrix::{Protocol, ServiceKey};
+use crate::matrix::compiled::BoundRole;
+use crate::matrix::{Protocol, RoleRef, ServiceKey};
+use crate::names::NameSource;
 use crate::site::tags::TagStatus;
-use crate::verdict::requirement::State;
+use crate::verdict::requirement::{Resolution, State};
 
 /// The version of the daemon.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -77,6 +79,7 @@ pub fn families(
     let mut families = Vec::with_capacity(32);
     requirements(view, observe, &mut families);
     flows(view, &mut families);
+    names(view, &mut families);
     capture(view, &mut families);
     service_tags(tags, &mut families);
     own(view, reload, &mut families);
@@ -240,6 +243,125 @@ pub fn service_text(service: &UnexpectedService) -> String {
     }
 }
 
+/// What is known of the names that a row's roles are bound to, as values of the label `resolution`.
+const RESOLUTIONS: [(Resolution, &str); 3] = [
+    (Resolution::Never, "never"),
+    (Resolution::Failing, "failing"),
+    (Resolution::Resolved, "resolved"),
+];
+
+fn names(view: &View, families: &mut Vec<MetricFamily>) {
+    row_names(view, families);
+    let (book, naming) = (&view.book, &view.naming);
+    let mut answers = Family::counter(
+        "flowproof_dns_answers_total",
+        "DNS answers that were read from the traffic or given to the daemon itself, by what they say: found (with an address that a peer can have), no_data (no record of the kind), nxdomain, servfail, refused, other response codes; unreadable is what came from a DNS server and could not be read as an answer.",
+    );
+    for (result, count) in [
+        ("found", book.learned),
+        ("no_data", book.negative.no_data),
+        ("nxdomain", book.negative.no_name),
+        ("servfail", book.negative.server_failure),
+        ("refused", book.negative.refused),
+        ("other", book.negative.other),
+        ("unreadable", naming.answers_unread),
+    ] {
+        answers.push(&[("result", result)], number(count));
+    }
+    let mut awaiting = Family::gauge(
+        "flowproof_flows_awaiting_name",
+        "Flows whose verdict depends on a name that is not settled yet. Until it is, or their time is over, they are in no count of flows or packets; then with all that went before.",
+    );
+    awaiting.push(&[], number(naming.waiting));
+    let mut named = Family::counter(
+        "flowproof_flows_named_total",
+        "Flows whose verdict depended on a name, once that was settled, by where the name was read: server name of TLS or QUIC, Host of HTTP/1, DNS, or nowhere.",
+    );
+    for (source, count) in NameSource::ALL.into_iter().zip(naming.named) {
+        named.push(&[("source", source.name())], number(count));
+    }
+    let mut mismatches = Family::counter(
+        "flowproof_name_mismatches_total",
+        "Flows whose address is allowed under another name than their own, or whose name DNS contradicts. They are unexpected; /api/v1/flows has both names.",
+    );
+    mismatches.push(&[], number(naming.mismatches));
+    let size = |count: usize| number(u64::try_from(count).unwrap_or(u64::MAX));
+    let mut known = Family::gauge(
+        "flowproof_names_known",
+        "Names that DNS gave addresses or aliases to: needed by the matrix or leading to a needed one, and others.",
+    );
+    let mut evicted = Family::counter(
+        "flowproof_names_evicted_total",
+        "Names that went before their time to make room, see flowproof_names_known.",
+    );
+    for (kind, count, gone) in [
+        ("needed", book.names_needed, book.evicted_needed),
+        ("other", book.names_other, book.evicted_other),
+    ] {
+        known.push(&[("kind", kind)], size(count));
+        evicted.push(&[("kind", kind)], number(gone));
+    }
+    let mut addresses = Family::gauge(
+        "flowproof_name_addresses",
+        "Addresses that are judged by a name of the matrix that they stand for now.",
+    );
+    addresses.push(&[], number(naming.placed));
+    for family in [
+        answers, awaiting, named, mismatches, known, evicted, addresses,
+    ] {
+        families.push(family.finish());
+    }
+}
+
+/// What resolvers said of the names of each row's roles: rows without names have no series.
+fn row_names(view: &View, families: &mut Vec<MetricFamily>) {
+    let mut family = Family::gauge(
+        "flowproof_requirement_names",
+        "Names and patterns that the roles of a requirement are bound to, by what resolvers said last, to whomever: never (nobody asked), failing (it does not exist, or the resolver could not say), resolved. Of a pattern, one resolved name that it matches is enough.",
+    );
+    let compiled = &view.matrix.compiled;
+    let mut by_role: HashMap<BoundRole, [u64; RESOLUTIONS.len()]> = HashMap::new();
+    for (number, name) in compiled.names.iter().enumerate() {
+        let said = view.names.get(number).copied().unwrap_or(Resolution::Never);
+        for role in &name.roles {
+            let counts = by_role.entry(*role).or_default();
+            for (count, (resolution, _)) in counts.iter_mut().zip(RESOLUTIONS) {
+                *count += u64::from(resolution == said);
+            }
+        }
+    }
+    for (index, system) in compiled.matrix.indexed_systems() {
+        for requirement in &system.requirements {
+            let roles: BTreeSet<RoleRef> = [requirement.from, requirement.to].into();
+            let counts: Vec<_> = roles
+                .into_iter()
+                .filter_map(|role| {
+                    by_role.get(&BoundRole {
+                        system: index,
+                        role,
+                    })
+                })
+                .collect();
+            if counts.is_empty() {
+                continue;
+            }
+            for (position, (_, resolution)) in RESOLUTIONS.into_iter().enumerate() {
+                let labels = [
+                    ("system", system.id.as_str()),
+                    ("requirement", requirement.id.as_str()),
+                    ("resolution", resolution),
+                ];
+                let count = counts
+                    .iter()
+                    .filter_map(|counts| counts.get(position))
+                    .sum();
+                family.push(&labels, number(count));
+            }
+        }
+    }
+    families.push(family.finish());
+}
+
 fn capture(view: &View, families: &mut Vec<MetricFamily>) {
     let backend = view.backend.name();
     let mut up = Family::gauge(
@@ -266,7 +388,7 @@ fn capture(view: &View, families: &mut Vec<MetricFamily>) {
         counters.entry(&interface.name).or_default();
     }
     let refused = view.refused.iter().map(|(name, _)| name.as_str());
-    let names: std::collections::BTreeSet<&str> = counters.keys().copied().chain(refused).collect();
+    let names: BTreeSet<&str> = counters.keys().copied().chain(refused).collect();
     for name in names {
         let watched = view.attached.iter().any(|interface| interface.name == name);
         let labels = [("backend", backend), ("interface", name)];
@@ -309,7 +431,7 @@ fn capture(view: &View, families: &mut Vec<MetricFamily>) {
     families.push(attached.finish());
     let mut lost = Family::counter(
         "flowproof_lost_total",
-        "What was lost, by stage. While any stage grows, silence of a requirement proves nothing.",
+        "What was lost, by stage. While any stage grows, silence of a requirement proves nothing. Of names: payload_ring (no room in the kernel's buffer) and name_head (cut short by the capture, or too many at once) are heads of conversations and DNS answers that were not read; dns is answers beyond what is read in a second, and connections of DNS that could not be followed; name is flows whose name would have mattered and was not known in the end: unscoped if it was lost on the way, and in no count if they ended before.",
     );
     for (stage, count) in &view.snapshot.lost {
         lost.push(&[("stage", *stage)], number(*count));
@@ -479,9 +601,10 @@ mod tests {
     use crate::matrix::installed::{Installed, SlotDirectory};
     use crate::site::tags::{FileStatus, TagOptions};
 
-    const MATRIX: &str = "system: app\ntitle: App\nroles: {web: {}, db: {}}\nrequirements:\n\
+    const MATRIX: &str = "system: app\ntitle: App\nroles: {web: {}, db: {}, cloud: {names: [a.example, b.example, \"*.c.example\"]}}\nrequirements:\n\
         - {id: web-to-db, from: web, to: db, services: [tcp/5432, vrrp], provenance: {section: \"A \\\"B\\\"\", row: 3}}\n\
-        - {id: nothing, from: web, to: unknown, services: [], necessity: optional}\n";
+        - {id: nothing, from: web, to: unknown, services: [], necessity: optional}\n\
+        - {id: web-to-cloud, from: web, to: cloud, services: [tcp/443]}\n";
     const SITE: &str =
         "site: s\nsystems: [app]\nroles: {app/web: [192.0.2.1], app/db: [192.0.2.2]}\n";
 
@@ -601,6 +724,19 @@ mod tests {
             6,
         )];
         view.unexpected_other = 1;
+        view.names = vec![Resolution::Resolved, Resolution::Failing];
+        view.naming = crate::names::NamerCounts {
+            answers_unread: 2,
+            named: [5, 4, 3, 2, 1],
+            mismatches: 6,
+            waiting: 7,
+            placed: 8,
+            ..crate::names::NamerCounts::default()
+        };
+        view.book.names_needed = 9;
+        view.book.evicted_other = 10;
+        view.book.learned = 11;
+        view.book.negative.no_name = 12;
         let got = text(&view, &[], reload(), &tags())
             .unwrap()
             .replace(&format!("revision=\"{REVISION}\""), "revision=\"REVISION\"")
