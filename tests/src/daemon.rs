@@ -129,6 +129,9 @@ impl Daemon {
         }
         arguments.extend(["--site".to_owned(), file("site.yaml", setup.site)?]);
         arguments.extend(["--listen".to_owned(), LISTEN.to_string()]);
+        // Hosts of a lab share the machine's files, and one daemon's names are not another's.
+        let state = folder.path().join("state").display().to_string();
+        arguments.extend(["--state-dir".to_owned(), state]);
         if !setup.config.is_empty() {
             arguments.extend(["--config".to_owned(), file("config.yaml", setup.config)?]);
         }
@@ -180,7 +183,7 @@ impl Daemon {
         fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
     }
 
-    /// The folder of its files: `matrix.yaml`, `site.yaml`, `config.yaml`.
+    /// The folder of its files: `matrix.yaml`, `site.yaml`, `config.yaml`, and what it keeps itself in `state/`.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use flowproof_common::address::Address;
 use flowproof_common::classify::{CLASS_INDEX, UNEXPECTED_SLOT, Verdict};
@@ -25,7 +25,8 @@ use crate::matrix::compiled::{BoundRole, Compiled};
 use crate::matrix::installed::{Installed, MemberId};
 use crate::matrix::{RoleRef, ServiceKey};
 use crate::names::answer::Answer;
-use crate::names::{Namer, NamerCounts, book};
+use crate::names::book::Remembered;
+use crate::names::{Namer, NamerCounts, book, wall_time};
 use crate::verdict::requirement::Resolution;
 
 /// How long one poll waits: what a command waits at most, and what an idle daemon's wake-ups are paid for.
@@ -140,11 +141,21 @@ pub enum CommandError {
     Query(#[from] QueryError),
 }
 
+/// Names to be kept over a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptNames {
+    /// The book that they are from, as it was then.
+    pub book: book::Counts,
+    /// Needed names; times are nanoseconds since the Unix epoch.
+    pub names: Vec<Remembered>,
+}
+
 enum Command {
     Install(Arc<Installed>, oneshot::Sender<Result<(), CaptureError>>),
     Watch(Vec<Interface>),
     View(oneshot::Sender<View>),
     Learn(Box<Answer>),
+    Names(Option<book::Counts>, oneshot::Sender<Option<KeptNames>>),
     Flows(Query, oneshot::Sender<Result<Flows, CommandError>>),
     Stop(OnExit, oneshot::Sender<()>),
 }
@@ -157,6 +168,8 @@ pub struct Start<'a> {
     pub matrix: Arc<Installed>,
     /// Interfaces to watch from the start.
     pub interfaces: Vec<Interface>,
+    /// Names that were kept over the restart; times are nanoseconds since the Unix epoch.
+    pub names: Vec<Remembered>,
     /// Whether not getting an interface is an error.
     pub needed: &'a dyn Fn(&Interface) -> bool,
     /// Where every event goes; what a full queue does not take is counted as lost.
@@ -182,11 +195,13 @@ impl Engine {
             mut capture,
             matrix,
             interfaces,
+            names,
             needed,
             consumers,
             health,
         } = start;
         capture.install(&matrix)?;
+        restore(capture.as_mut(), names);
         let (commands, inbox) = mpsc::channel();
         let mut labels = Vec::new();
         let matrix = Arc::clone(capture.namer().matrix());
@@ -255,6 +270,17 @@ impl Engine {
     pub fn learn(&self, answer: Answer) {
         // A thread that has ended learns nothing, and its health says so.
         let _ = self.commands.send(Command::Learn(Box::new(answer)));
+    }
+
+    /// The names to keep over a restart; none if the book is still as `unless` says.
+    ///
+    /// # Errors
+    /// The thread does not answer.
+    pub async fn names(
+        &self,
+        unless: Option<book::Counts>,
+    ) -> Result<Option<KeptNames>, CommandError> {
+        self.ask(|done| Command::Names(unless, done)).await
     }
 
     /// What is known now.
@@ -352,6 +378,15 @@ impl Actor {
             }
             Command::Watch(interfaces) => self.watch(&interfaces),
             Command::Learn(answer) => self.capture.namer_mut().learn(None, &answer),
+            Command::Names(unless, done) => {
+                let namer = self.capture.namer();
+                let book = namer.book().counts();
+                let kept = (unless != Some(book)).then(|| KeptNames {
+                    book,
+                    names: wall_time::to_epoch(namer.export(), self.capture.epoch_offset()),
+                });
+                let _ = done.send(kept);
+            }
             Command::View(done) => {
                 let view = self.view();
                 let _ = done.send(view);
@@ -366,12 +401,7 @@ impl Actor {
 
     fn flows(&mut self, query: &Query) -> Result<Flows, CommandError> {
         let offset = self.capture.epoch_offset();
-        let epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |time| {
-                i128::try_from(time.as_nanos()).unwrap_or(i128::MAX)
-            });
-        let now = u64::try_from(epoch - offset).unwrap_or(0);
+        let now = wall_time::shifted(wall_time::nanos(SystemTime::now()), -offset);
         let by_name = self.capture.namer().placed();
         let filter = Filter::new(query, &self.matrix, &self.labels, by_name)?;
         let mut selection = Selection::new(filter, now);
@@ -589,6 +619,20 @@ impl Actor {
     }
 }
 
+/// Gives a back end the names that were known before the restart, as far as they still hold.
+fn restore(capture: &mut dyn Capture, names: Vec<Remembered>) {
+    if names.is_empty() {
+        return;
+    }
+    let offset = capture.epoch_offset();
+    let now = wall_time::nanos(SystemTime::now());
+    let names = wall_time::from_epoch(names, offset, now);
+    tracing::info!("{} names are known from before the start", names.len());
+    capture
+        .namer_mut()
+        .restore(wall_time::shifted(now, -offset), names);
+}
+
 /// Label of each class of addresses: its roles, as `system/role`.
 /// Adds the labels of classes that are new.
 fn grow_labels(labels: &mut Vec<Arc<str>>, matrix: &Installed) {
@@ -715,6 +759,7 @@ mod tests {
             capture,
             matrix: matrix(),
             interfaces: vec![interface(2, "eth0"), interface(3, "eth1")],
+            names: Vec::new(),
             needed,
             consumers,
             health: Arc::clone(&health),

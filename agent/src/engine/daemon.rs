@@ -3,8 +3,8 @@
 //! what was.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::actor::{CommandError, Engine, Start};
 use super::health::{CaptureState, Health};
 use super::links::{self, Wanted};
+use super::name_file;
 use super::policy::{self, Policy, PolicyError};
 use super::resolver::{Resolution, exact_names};
 use crate::capture::interfaces::{self, LinkWatch, Selection};
@@ -23,6 +24,7 @@ use crate::finding::{Findings, Severity};
 use crate::matrix::installed::{Installed, SlotDirectory};
 use crate::names;
 use crate::names::answer::Answer;
+use crate::names::book::{self, Remembered};
 use crate::site::tags::TagReading;
 use crate::web::{self, BindError, Exposure, Listener};
 use crate::yaml::LoadError;
@@ -31,6 +33,10 @@ use crate::yaml::LoadError;
 const END_LIMIT: Duration = Duration::from_millis(4_500);
 /// Pause before this host's new addresses are taken: they come one by one.
 const ADDRESSES_SETTLE: Duration = Duration::from_secs(1);
+/// How often names are kept, for a daemon that is killed.
+const KEEP_NAMES: Duration = Duration::from_secs(60);
+/// How long that may take at the end.
+const KEEP_LIMIT: Duration = Duration::from_millis(1_500);
 
 /// Answers that wait until the engine takes them; then the asking waits.
 const ANSWERS: usize = 64;
@@ -199,6 +205,13 @@ pub async fn run(config: Config, source: ConfigSource, open: Opener) -> Result<(
     let _ = stop.send(true);
     let on_exit = daemon.config.capture.ebpf.on_exit;
     let end = async {
+        // The programs must come off even where the disk is stuck.
+        if tokio::time::timeout(KEEP_LIMIT, daemon.keep_names())
+            .await
+            .is_err()
+        {
+            tracing::warn!("names were not kept in time");
+        }
         if let Err(error) = daemon.engine.stop(on_exit).await {
             tracing::error!("{error}; what is attached may stay: `flowproof detach` removes it");
         }
@@ -247,6 +260,14 @@ fn keep_tags(tags: &TagReading) {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::warn!("{error} ({})", cause.unwrap_or_default());
     }
+}
+
+/// The names that were kept before this start. Without them, names are learned anew.
+fn kept_names(state: &Path) -> Vec<Remembered> {
+    name_file::load(&name_file::path(state)).unwrap_or_else(|error| {
+        tracing::warn!("{error}; names are learned anew, and the file is replaced");
+        Vec::new()
+    })
 }
 
 /// Says what the files leave open. Errors never get here.
@@ -316,6 +337,12 @@ struct Daemon {
     resolution: Option<Resolution>,
     /// Where its answers go.
     answers: mpsc::Sender<Answer>,
+    /// Where names were kept last, and what the book was then.
+    kept: Option<(PathBuf, book::Counts)>,
+    /// Whether keeping them failed last time.
+    keeping_failed: bool,
+    /// Held while they are written: a write outlives whoever waits for it.
+    keeping: Arc<Mutex<()>>,
     interfaces: String,
     backend: &'static str,
     why: String,
@@ -355,6 +382,7 @@ fn start(
         capture,
         matrix: Arc::clone(&matrix),
         interfaces: chosen,
+        names: kept_names(&config.state_directory),
         needed: &|interface| selection.names(interface),
         consumers: Vec::new(),
         health: Arc::clone(&site.health),
@@ -386,6 +414,9 @@ fn start(
         built_in: policy.built_in,
         resolution: None,
         answers,
+        kept: None,
+        keeping_failed: false,
+        keeping: Arc::default(),
         interfaces,
         backend,
         why,
@@ -437,6 +468,9 @@ enum ReloadError {
 impl Daemon {
     /// Until a signal to end comes.
     async fn serve(&mut self, signals: &mut Signals) {
+        let first = tokio::time::Instant::now() + KEEP_NAMES;
+        let mut keep_names = tokio::time::interval_at(first, KEEP_NAMES);
+        keep_names.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let addresses_changed = Arc::clone(&self.addresses_changed);
             let Signals {
@@ -448,6 +482,7 @@ impl Daemon {
                 tokio::select! {
                     _ = hang_up.recv() => self.reload().await,
                     () = addresses_changed.notified() => self.follow_addresses().await,
+                    _ = keep_names.tick() => self.keep_names().await,
                 }
             };
             // A reload under way does not keep the daemon from ending.
@@ -456,6 +491,34 @@ impl Daemon {
                 _ = terminate.recv() => return,
                 _ = interrupt.recv() => return,
             }
+        }
+    }
+
+    /// Keeps the names that are known, unless nothing changed since they were kept last. What fails is said once.
+    async fn keep_names(&mut self) {
+        let path = name_file::path(&self.config.state_directory);
+        let before = self.kept.as_ref().filter(|(kept, _)| *kept == path);
+        let Ok(Some(now)) = self.engine.names(before.map(|(_, book)| *book)).await else {
+            return;
+        };
+        let (file, turn) = (path.clone(), Arc::clone(&self.keeping));
+        let written = tokio::task::spawn_blocking(move || {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            name_file::keep(&file, &now.names)
+        });
+        match written.await {
+            Ok(Ok(())) => {
+                self.kept = Some((path, now.book));
+                self.keeping_failed = false;
+            }
+            Ok(Err(error)) => {
+                if !self.keeping_failed {
+                    tracing::warn!("{error}");
+                }
+                self.keeping_failed = true;
+            }
+            // The runtime is ending.
+            Err(_) => {}
         }
     }
 
@@ -604,7 +667,7 @@ mod tests {
         let path = folder.join("flowproof.yaml");
         std::fs::write(
             &path,
-            "matrix: [m.yaml]\ncapture: {interfaces: [lo]}\nweb: {listen: []}\n",
+            "matrix: [m.yaml]\nstate_directory: state\ncapture: {interfaces: [lo]}\nweb: {listen: []}\n",
         )
         .unwrap();
         std::fs::write(folder.join("m.yaml"), MATRIX).unwrap();
@@ -614,8 +677,59 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn names_outlive_the_daemon() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state/names.json");
+        let named = MATRIX.replace("192.0.2.1]", "web.example]");
+        let answer = Answer {
+            question: names::answer::Name::from("web.example"),
+            kind: names::answer::Kind::A,
+            result: names::answer::Result::Found,
+            aliases: Vec::new(),
+            addresses: vec![("192.0.2.9".parse().unwrap(), 60)],
+            ech_public_name: None,
+        };
+        let known = async |daemon: &Daemon| daemon.engine.view().await.unwrap().book.names_needed;
+
+        let mut first = daemon_with(folder.path(), &named);
+        assert_eq!(known(&first).await, 0);
+        first.keep_names().await;
+        assert!(!state.exists(), "a file without any name");
+        first.engine.learn(answer);
+        assert_eq!(known(&first).await, 1);
+        first.keep_names().await;
+        let written = std::fs::read(&state).unwrap();
+        std::fs::write(&state, "gone").unwrap();
+        first.keep_names().await;
+        assert_eq!(
+            std::fs::read(&state).unwrap(),
+            b"gone",
+            "written although nothing changed"
+        );
+        drop(first);
+
+        std::fs::write(&state, written).unwrap();
+        assert_eq!(known(&daemon_with(folder.path(), &named)).await, 1);
+        // No reason not to start.
+        std::fs::write(&state, "{\"version\": 1").unwrap();
+        let mut last = daemon_with(folder.path(), &named);
+        assert_eq!(known(&last).await, 0);
+        // The folder is taken by a file.
+        std::fs::remove_file(&state).unwrap();
+        std::fs::remove_dir(folder.path().join("state")).unwrap();
+        std::fs::write(folder.path().join("state"), "").unwrap();
+        last.keep_names().await;
+        assert!(last.keeping_failed && last.kept.is_none());
+    }
+
     fn daemon(folder: &Path) -> Daemon {
+        daemon_with(folder, MATRIX)
+    }
+
+    fn daemon_with(folder: &Path, matrix: &str) -> Daemon {
         let source = source(folder);
+        std::fs::write(folder.join("m.yaml"), matrix).unwrap();
         let config = source.load().unwrap();
         let policy = load_policy(&config, &[]).unwrap();
         let site = Arc::new(web::Site::new(Arc::new(Health::default())));

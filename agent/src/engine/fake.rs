@@ -1,14 +1,14 @@
 //! A back end without packets, for the tests of everything above it.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use flowproof_common::key::FlowKey;
 use flowproof_common::record::{Event, FlowRecord};
 
 use crate::capture::{Backend, Capture, CaptureError, Interface, Progress, Snapshot};
 use crate::matrix::installed::Installed;
-use crate::names::{self, Namer};
+use crate::names::{self, Namer, wall_time};
 
 /// What a test tells the back end, and what it did.
 #[derive(Debug, Default)]
@@ -102,6 +102,9 @@ impl Capture for Fake {
             (std::mem::take(&mut script.events), script.fail.take())
         };
         events.iter().for_each(sink);
+        let now = wall_time::nanos(SystemTime::now());
+        self.1
+            .advance_time(wall_time::shifted(now, -self.epoch_offset()));
         if let Some(reason) = fail {
             return Err(CaptureError::Failed {
                 action: "reading packets".to_owned(),

@@ -3,8 +3,8 @@
 //!
 //! `actor` is that thread, `unexpected` what it counts beside the back end's totals, `health` what it says of itself,
 //! `states` what that comes to for each requirement, `flows` looks through the tables for who asks, `told` keeps what events
-//! said of them, `policy` reads what it judges by, `links` follows interfaces, `resolver` asks for names. `daemon` starts and ends it all in the
-//! right order.
+//! said of them, `policy` reads what it judges by, `links` follows interfaces, `resolver` asks for names, `name_file` keeps
+//! them over a restart. `daemon` starts and ends it all in the right order.
 
 pub mod actor;
 pub mod daemon;
@@ -13,6 +13,7 @@ pub(crate) mod fake;
 pub mod flows;
 pub mod health;
 pub mod links;
+mod name_file;
 pub mod policy;
 pub mod resolver;
 pub mod states;

@@ -13,6 +13,7 @@ pub mod moves;
 pub mod namer;
 pub mod patterns;
 pub mod schedule;
+pub mod wall_time;
 pub mod wire;
 
 use std::time::Duration;

@@ -343,6 +343,7 @@ mod tests {
                 index: 2,
                 name: "eth0".to_owned(),
             }],
+            names: Vec::new(),
             needed: &|_| true,
             consumers: Vec::new(),
             health: Arc::clone(&site.health),

@@ -7,6 +7,7 @@ mod hellos;
 mod late;
 mod mismatch;
 mod reload;
+mod restart;
 mod rotation;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
