@@ -14,11 +14,16 @@ use crate::engine::flows::{EndQuery, Query, VerdictQuery};
 use crate::engine::health::Reload;
 use crate::engine::states::States;
 use crate::export::metrics::{REVISION, VERSION, service_text};
-use crate::matrix::{Necessity, Protocol, ServiceKey};
-use crate::verdict::requirement::{Finding, Place, State};
+use crate::matrix::compiled::{BoundName, BoundRole};
+use crate::matrix::{Matrix, Necessity, Protocol, ServiceKey};
+use crate::verdict::requirement::{Finding, Place, Resolution, State};
 
 /// Rows of the matrix that are shown at most; those with failures come first.
 const MOST_ROWS: usize = 1_000;
+/// Names without an address that are shown at most; those that fail come first.
+const MOST_NAMES: usize = 200;
+/// Rows that are shown of one name at most.
+const MOST_ROWS_OF_NAME: usize = 5;
 
 /// The style sheet.
 pub(super) const STYLE: &str = "\
@@ -163,7 +168,7 @@ fn write_page(
             Escaped(&lost.join(", "))
         )?;
     }
-    let names: Vec<&str> = view
+    let interfaces: Vec<&str> = view
         .attached
         .iter()
         .map(|interface| interface.name.as_str())
@@ -172,10 +177,10 @@ fn write_page(
         page,
         "<p>Capture: {} on {}.</p>",
         view.backend.name(),
-        Escaped(&if names.is_empty() {
+        Escaped(&if interfaces.is_empty() {
             "no interface".to_owned()
         } else {
-            names.join(", ")
+            interfaces.join(", ")
         })
     )?;
     for (name, reason) in &view.refused {
@@ -189,6 +194,7 @@ fn write_page(
     page.push_str("<nav><a href=\"/metrics\">metrics</a><a href=\"/-/ready\">readiness</a><a href=\"/-/healthy\">health</a>\
          <a href=\"/api/v1/flows\">flows</a><a href=\"/api/v1/requirements\">requirements</a></nav>");
     requirements(page, view, observe, now)?;
+    names(page, view)?;
     unexpected(page, view, now)?;
     page.push_str("</body></html>\n");
     Ok(())
@@ -272,6 +278,91 @@ fn requirements(page: &mut String, view: &View, observe: &[IpNet], now: SystemTi
     Ok(())
 }
 
+/// What is known of the names of the matrix; nothing if it has none.
+fn names(page: &mut String, view: &View) -> fmt::Result {
+    let compiled = &view.matrix.compiled;
+    if compiled.names.is_empty() {
+        return Ok(());
+    }
+    let mut unresolved: Vec<(Resolution, &BoundName)> = compiled
+        .names
+        .iter()
+        .enumerate()
+        .map(|(number, name)| {
+            let said = view.names.get(number).copied();
+            (said.unwrap_or(Resolution::Never), name)
+        })
+        .filter(|(resolution, _)| *resolution != Resolution::Resolved)
+        .collect();
+    write!(
+        page,
+        "<h2>Names</h2><p>Names and patterns of the matrix: {}, resolved: {}. Addresses that are judged by them now: {}.</p>",
+        compiled.names.len(),
+        compiled.names.len() - unresolved.len(),
+        view.naming.placed,
+    )?;
+    match view.naming.waiting {
+        0 => {}
+        1 => page.push_str("<p>1 flow waits for its name and is not counted yet.</p>"),
+        waiting => write!(
+            page,
+            "<p>{waiting} flows wait for their names and are not counted yet.</p>"
+        )?,
+    }
+    if unresolved.is_empty() {
+        return Ok(());
+    }
+    // What fails before what nobody asked for.
+    unresolved.sort_by_key(|(resolution, _)| std::cmp::Reverse(*resolution));
+    page.push_str("<table><tr><th>Name</th><th></th><th>Requirements</th></tr>");
+    for (resolution, name) in unresolved.iter().take(MOST_NAMES) {
+        let (class, said) = match resolution {
+            Resolution::Failing => ("bad", "does not resolve"),
+            Resolution::Never | Resolution::Resolved => {
+                ("quiet", "never resolved, as far as was seen")
+            }
+        };
+        let mut rows = rows_of(&compiled.matrix, name);
+        let more = rows.len().saturating_sub(MOST_ROWS_OF_NAME);
+        rows.truncate(MOST_ROWS_OF_NAME);
+        let mut text = rows.join(", ");
+        if more > 0 {
+            write!(text, " and {more} more")?;
+        }
+        write!(
+            page,
+            "<tr><td>{}</td><td><span class=\"{class}\">{said}</span></td><td>{}</td></tr>",
+            Escaped(name.pattern.as_str()),
+            Escaped(&text),
+        )?;
+    }
+    page.push_str("</table>");
+    if unresolved.len() > MOST_NAMES {
+        write!(
+            page,
+            "<p class=\"quiet\">{} further names were not resolved.</p>",
+            unresolved.len() - MOST_NAMES
+        )?;
+    }
+    Ok(())
+}
+
+/// The requirements with a role that is bound to a name.
+fn rows_of(matrix: &Matrix, name: &BoundName) -> Vec<String> {
+    let mut rows = Vec::new();
+    for (system, content) in matrix.indexed_systems() {
+        for (index, requirement) in content.indexed_requirements() {
+            let named = [requirement.from, requirement.to]
+                .into_iter()
+                .any(|role| name.roles.contains(&BoundRole { system, role }));
+            if named {
+                rows.push(matrix.requirement_id(system, index));
+            }
+        }
+    }
+    rows
+}
+
 fn unexpected(page: &mut String, view: &View, now: SystemTime) -> fmt::Result {
     page.push_str("<h2>Unexpected traffic</h2>");
     if view.top.is_empty() {
@@ -334,10 +425,11 @@ mod tests {
     use crate::capture::{Backend, Snapshot};
     use crate::engine::policy;
     use crate::engine::unexpected::{Sighting, Unexpected, UnexpectedService};
-    use crate::matrix::Matrix;
     use crate::matrix::compile::HostAddresses;
     use crate::matrix::compiled::Compiled;
     use crate::matrix::installed::{Installed, MemberId, SlotDirectory};
+    use crate::site::Site;
+    use crate::site::tags::TagBook;
 
     fn view(installed: Installed) -> View {
         View {
@@ -433,6 +525,56 @@ mod tests {
         let html = html(&view(installed), &[], &Ok(()), None, UNIX_EPOCH);
         assert!(html.contains("&lt;img src=x onerror=&#39;y&#39;&gt;"));
         assert!(!html.contains("<img"));
+    }
+
+    #[test]
+    fn names_that_do_not_resolve_are_listed_with_their_rows() {
+        let reading = Matrix::read_text(
+            "m.yaml",
+            "system: a\ntitle: A\nroles: {c: , d: {names: [bad.example, good.example, never.example]}}\nrequirements:\n\
+             - {id: r, from: c, to: d, services: [tcp/443, udp/443]}\n\
+             - {id: other, from: c, to: c, services: [tcp/22]}\n",
+        );
+        let site = Site::read_text(
+            "s.yaml",
+            "site: s\nsystems: [a]\nroles: {a/c: [192.0.2.1]}\n",
+            &reading,
+        )
+        .site
+        .unwrap();
+        let bindings = site.role_bindings(&reading.matrix, &TagBook::default());
+        let compiled =
+            Compiled::compile(Arc::new(reading.matrix), bindings, &HostAddresses::Unknown).unwrap();
+        let mut view = view(Installed::new(Arc::new(compiled), SlotDirectory::default()));
+        view.names = vec![Resolution::Failing, Resolution::Resolved];
+        view.naming.waiting = 2;
+        let page = |view: &View| html(view, &[], &Ok(()), None, UNIX_EPOCH);
+        let text = page(&view);
+        let (_, names) = text.split_once("<h2>Names</h2>").unwrap();
+        let cells: Vec<&str> = names.split("<tr>").collect();
+        assert!(
+            cells[0].contains("of the matrix: 3, resolved: 1"),
+            "{names}"
+        );
+        assert!(cells[0].contains("2 flows wait for their names"), "{names}");
+        assert!(
+            cells[2].contains("bad.example") && cells[2].contains("does not resolve"),
+            "{names}"
+        );
+        assert!(cells[2].contains("<td>a/r</td>"), "{names}");
+        assert!(
+            cells[3].contains("never.example") && cells[3].contains("never resolved"),
+            "{names}"
+        );
+        assert!(!names.contains("good.example"), "{names}");
+        view.names = vec![Resolution::Resolved; 3];
+        view.naming.waiting = 0;
+        let text = page(&view);
+        assert!(
+            text.contains("resolved: 3") && !text.contains("wait"),
+            "{text}"
+        );
+        assert!(!text.contains("never.example"));
     }
 
     #[test]
