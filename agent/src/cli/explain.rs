@@ -5,23 +5,24 @@ mod daemon;
 mod seen;
 
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flowproof_common::classify::Verdict;
 use flowproof_common::protocol;
-use ipnet::IpNet;
 use serde::Serialize;
 
 use super::replay::Judged;
 use super::tags::TagArguments;
 use super::{Error, Format, Outcome, print, snippet};
 use crate::capture::file::open_all;
+use crate::engine::flows::Query;
 use crate::matrix::compiled::{BoundRole, Compiled};
-use crate::matrix::{Binding, Protocol, RoleRef, ServiceKey};
+use crate::matrix::{Binding, NamePattern, Protocol, RoleRef, ServiceKey};
+use crate::names::answer::Name;
 use crate::site::tags::TagBook;
-use crate::verdict::explain::{Because, End, Explanation};
+use crate::verdict::explain::{Because, End, Explanation, Host};
 use crate::verdict::near_miss::service_text;
 use crate::verdict::{Asked, role_name};
 use seen::{Look, Seen};
@@ -48,7 +49,8 @@ pub(super) struct Arguments {
     #[arg(short = '>', hide = true)]
     arrow: bool,
     /// Who opens the conversation, and with whom: `10.20.3.4 10.1.0.10:8443/tcp`,
-    /// `'2001:db8::4 -> [2001:db8::10]:53/udp'`, `10.20.3.4 10.1.0.10/icmp`.
+    /// `'2001:db8::4 -> [2001:db8::10]:53/udp'`, `10.20.3.4 10.1.0.10/icmp`, `10.20.3.4 login.example.com:443/tcp`.
+    /// A DNS name stands for whatever address has it.
     /// Quote the arrow: the shell takes its point for a redirection. Put `--` before it after a list of files.
     /// The initiator's port only counts if it is given
     #[arg(required = true, num_args = 1..=3, value_name = "FLOW")]
@@ -57,14 +59,14 @@ pub(super) struct Arguments {
 
 /// Explains a flow. An unexpected one is [`Outcome::FallsShort`].
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
-    let asked = parse(&arguments.flow).map_err(|error| Error::Usage(error.to_string()))?;
+    let question = parse(&arguments.flow).map_err(|error| Error::Usage(error.to_string()))?;
     let files = open_all(&arguments.look.capture)?;
     let tags = arguments.tags.options();
     let Some(mut judged) = Judged::read(&arguments.matrix, Some(&arguments.site), &tags)? else {
         return Ok(Outcome::FallsShort);
     };
     let compiled = Arc::clone(&judged.installed().compiled);
-    let explanation = judged.explainer().explain(&asked);
+    let explanation = judged.explainer().explain(&question.asked, &question.names);
     let mut requirements: Vec<String> = explanation
         .requirements
         .iter()
@@ -74,12 +76,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     requirements.dedup();
     let mut complaints = Vec::new();
     let seen = if let Some(url) = &arguments.look.daemon {
-        let verdict = explanation.verdict.name();
-        Some(daemon::ask(url, &asked, verdict, &requirements)?)
+        let verdict = (!explanation.depends_on_name).then_some(explanation.verdict.name());
+        Some(daemon::ask(url, &question, verdict, &requirements)?)
     } else if files.is_empty() {
         None
     } else {
-        let (seen, incomplete) = Seen::in_files(files, &mut judged, &asked, &requirements)
+        let (seen, incomplete) = Seen::in_files(files, &mut judged, &question, &requirements)
             .map_err(|error| Error::Usage(error.to_string()))?;
         complaints = incomplete;
         Some(seen)
@@ -88,7 +90,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
         compiled: &compiled,
         site: &arguments.site,
         tags: judged.tags(),
-        asked: &asked,
+        asked: &question.asked,
         explanation: &explanation,
         seen: seen.as_ref(),
     };
@@ -115,9 +117,11 @@ enum FlowError {
     #[error("a flow has two ends, not {0}: write `10.20.3.4 10.1.0.10:8443/tcp`")]
     Ends(usize),
     #[error(
-        "`{0}` is not an address: write an IPv4 or IPv6 address, with a port as `10.1.0.10:443` or `[2001:db8::10]:443`"
+        "`{0}` is neither an address nor a DNS name: write one, with a port as `10.1.0.10:443`, `[2001:db8::10]:443` or `login.example.com:443`"
     )]
-    Address(String),
+    Host(String),
+    #[error("`{0}` is a pattern: write one of the names that it stands for")]
+    Pattern(String),
     #[error("`{0}` names no protocol: end it with `/tcp`, `/udp`, `/icmp` or another protocol")]
     NoProtocol(String),
     #[error("{0}")]
@@ -129,10 +133,47 @@ enum FlowError {
     #[error("one end is IPv4 and the other IPv6: a flow has one version at both ends")]
     Families,
     #[error("`{0}` is IPv{1}, which does not carry {2}: write `/{3}`")]
-    WrongIcmp(IpAddr, u8, Protocol, Protocol),
+    WrongIcmp(Host, u8, Protocol, Protocol),
 }
 
-fn parse(words: &[String]) -> Result<Asked, FlowError> {
+/// What is asked about.
+#[derive(Debug)]
+struct Question {
+    /// The flow; the address of an end that has a name is the unspecified one.
+    asked: Asked,
+    /// Names of the ends, the initiator's first.
+    names: [Option<Name>; 2],
+}
+
+impl Question {
+    /// What finds its flows, and by the ends' addresses no others; those of named ends are not known.
+    fn query(&self) -> Query {
+        let mut query = Query::of(&self.asked);
+        if self.names[0].is_some() {
+            query.initiator = None;
+        }
+        if self.names[1].is_some() {
+            query.responder = None;
+        }
+        query
+    }
+
+    /// Whether the ends of a flow, known by these names, are the ones that are asked about.
+    fn has_names<N: AsRef<str>>(&self, initiator: &[N], responder: &[N]) -> bool {
+        let has = |wanted: &Option<Name>, known: &[N]| {
+            wanted
+                .as_ref()
+                .is_none_or(|wanted| known.iter().any(|name| name.as_ref() == &**wanted))
+        };
+        has(&self.names[0], initiator) && has(&self.names[1], responder)
+    }
+
+    fn has_a_name(&self) -> bool {
+        self.names.iter().any(Option::is_some)
+    }
+}
+
+fn parse(words: &[String]) -> Result<Question, FlowError> {
     let text = words.join(" ");
     if text.split_whitespace().any(|word| word == "-") {
         return Err(FlowError::Redirected);
@@ -147,9 +188,17 @@ fn parse(words: &[String]) -> Result<Asked, FlowError> {
         return Err(FlowError::NoProtocol((*to).to_owned()));
     };
     let (responder, port) = endpoint(end)?;
-    if initiator.is_ipv4() != responder.is_ipv4() {
+    let families = [&initiator, &responder].map(|host| match host {
+        Host::Address(address) => Some(address.is_ipv6()),
+        Host::Name(_) => None,
+    });
+    if let [Some(one), Some(other)] = families
+        && one != other
+    {
         return Err(FlowError::Families);
     }
+    // Names have addresses of both versions.
+    let known = families[0].or(families[1]);
     let (name, number) = match service.split_once('/') {
         Some((name, number)) => (name, Some(number)),
         None => (service, None),
@@ -164,20 +213,27 @@ fn parse(words: &[String]) -> Result<Asked, FlowError> {
                 .map_err(|_| FlowError::Protocol(format!("`{number}` is not a port or ICMP type")))
         })
         .transpose()?;
+    let is_ipv6 = known.unwrap_or(protocol == Protocol::Icmpv6);
     let service = match protocol {
         Protocol::Icmp | Protocol::Icmpv6 => {
             // People write ICMP and mean ping, whatever the version.
-            if protocol == Protocol::Icmp && responder.is_ipv6() && number.is_none() {
+            if protocol == Protocol::Icmp && is_ipv6 && number.is_none() {
                 protocol = Protocol::Icmpv6;
             }
-            let right = if responder.is_ipv6() {
+            let right = if is_ipv6 {
                 Protocol::Icmpv6
             } else {
                 Protocol::Icmp
             };
             if protocol != right {
-                let version = if responder.is_ipv6() { 6 } else { 4 };
-                return Err(FlowError::WrongIcmp(responder, version, protocol, right));
+                let version = if is_ipv6 { 6 } else { 4 };
+                // Whoever has an address says which version it is.
+                let host = if families[1].is_some() {
+                    responder
+                } else {
+                    initiator
+                };
+                return Err(FlowError::WrongIcmp(host, version, protocol, right));
             }
             let echo = if right == Protocol::Icmp {
                 protocol::ICMP_ECHO_REQUEST
@@ -199,7 +255,7 @@ fn parse(words: &[String]) -> Result<Asked, FlowError> {
             (None, None) | (Some(_), Some(_)) => {
                 return Err(FlowError::NoPort(
                     (*to).to_owned(),
-                    bracketed(responder),
+                    bracketed(&responder),
                     protocol,
                 ));
             }
@@ -211,33 +267,61 @@ fn parse(words: &[String]) -> Result<Asked, FlowError> {
             0
         }
     };
-    Ok(Asked {
-        initiator: initiator.into(),
-        initiator_port,
-        responder: responder.into(),
-        protocol: protocol.number(),
-        service,
+    let (initiator, own_name) = split(initiator, is_ipv6);
+    let (responder, peer_name) = split(responder, is_ipv6);
+    Ok(Question {
+        asked: Asked {
+            initiator: initiator.into(),
+            initiator_port,
+            responder: responder.into(),
+            protocol: protocol.number(),
+            service,
+        },
+        names: [own_name, peer_name],
     })
 }
 
-/// An address, with its port if it has one.
-fn endpoint(text: &str) -> Result<(IpAddr, Option<u16>), FlowError> {
-    let error = || FlowError::Address(text.to_owned());
+/// The address of an end, and its name.
+fn split(host: Host, is_ipv6: bool) -> (IpAddr, Option<Name>) {
+    match host {
+        Host::Address(address) => (address, None),
+        Host::Name(name) if is_ipv6 => (Ipv6Addr::UNSPECIFIED.into(), Some(name)),
+        Host::Name(name) => (Ipv4Addr::UNSPECIFIED.into(), Some(name)),
+    }
+}
+
+/// An address or a name, with its port if it has one.
+fn endpoint(text: &str) -> Result<(Host, Option<u16>), FlowError> {
+    let error = || FlowError::Host(text.to_owned());
     if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
-        return Ok((socket.ip().to_canonical(), Some(socket.port())));
+        return Ok((
+            Host::Address(socket.ip().to_canonical()),
+            Some(socket.port()),
+        ));
     }
     let bare = text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
         .unwrap_or(text);
-    let address: IpAddr = bare.parse().map_err(|_| error())?;
-    Ok((address.to_canonical(), None))
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok((Host::Address(address.to_canonical()), None));
+    }
+    let (name, port) = match text.split_once(':') {
+        Some((name, port)) => (name, Some(port.parse().map_err(|_| error())?)),
+        None => (text, None),
+    };
+    // As site files write names, international ones included.
+    let name = NamePattern::new(name).map_err(|_| error())?;
+    if name.is_wildcard() {
+        return Err(FlowError::Pattern(text.to_owned()));
+    }
+    Ok((Host::Name(Name::from(name.as_str())), port))
 }
 
-fn bracketed(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
+fn bracketed(host: &Host) -> String {
+    match host {
+        Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
+        Host::Address(IpAddr::V4(_)) | Host::Name(_) => host.to_string(),
     }
 }
 
@@ -257,8 +341,8 @@ impl Page<'_> {
         writeln!(
             out,
             "{} -> {} {}: {}",
-            explanation.initiator.address,
-            explanation.responder.address,
+            explanation.initiator.host,
+            explanation.responder.host,
             service_text(self.asked.protocol, self.asked.service),
             explanation.verdict.name()
         )?;
@@ -295,6 +379,13 @@ impl Page<'_> {
                 "neither end has a role, so the matrix says nothing of it"
             )?,
         }
+        if explanation.depends_on_name {
+            writeln!(
+                out,
+                "the verdict depends on a name, and an address has none by itself: give the name in its place; the daemon waits \
+                 until DNS or the head of the conversation tells it"
+            )?;
+        }
         match self.seen {
             None => writeln!(
                 out,
@@ -306,17 +397,13 @@ impl Page<'_> {
 
     fn end(&self, name: &str, end: &End, out: &mut dyn Write) -> io::Result<()> {
         if end.roles.is_empty() {
-            return writeln!(
-                out,
-                "{name} {} has no role: no binding covers it",
-                end.address
-            );
+            return writeln!(out, "{name} {} has no role: no binding covers it", end.host);
         }
         for (role, because) in &end.roles {
             writeln!(
                 out,
                 "{name} {} is {}: {}",
-                end.address,
+                end.host,
                 role_name(self.compiled, *role),
                 self.because(*because, *role)
             )?;
@@ -325,28 +412,11 @@ impl Page<'_> {
     }
 
     fn because(&self, because: Because, role: BoundRole) -> String {
-        let system = role.system;
         match because {
-            Because::Site(prefix) => match self.tag_with(prefix, role) {
-                Some((tag, true)) => format!(
-                    "the rule pack `{}` names tag:{tag}, which has {prefix}",
-                    self.compiled.matrix.system(system).id,
-                ),
-                Some((tag, false)) => format!(
-                    "{} binds it to tag:{tag}, which has {prefix}",
-                    snippet::visible(&self.site.display().to_string()),
-                ),
-                None => format!(
-                    "{} binds it to {}",
-                    snippet::visible(&self.site.display().to_string()),
-                    Binding::Prefix(prefix)
-                ),
-            },
-            Because::Pack(prefix) => format!(
-                "the rule pack `{}` names {}",
-                self.compiled.matrix.system(system).id,
-                Binding::Prefix(prefix)
-            ),
+            Because::Site(prefix) => self.by_site(&Binding::Prefix(prefix), role),
+            Because::Pack(prefix) => self.by_pack(&Binding::Prefix(prefix), role),
+            Because::SiteName(number) => self.by_site(&self.name(number), role),
+            Because::PackName(number) => self.by_pack(&self.name(number), role),
             Because::LimitedBroadcast => "the limited broadcast address".to_owned(),
             Because::DirectedBroadcast(prefix) => {
                 format!("the broadcast address of {prefix}, which is bound")
@@ -355,8 +425,33 @@ impl Page<'_> {
         }
     }
 
-    /// The tag through which a role has a prefix that is not bound itself, and whether the pack names it.
-    fn tag_with(&self, prefix: IpNet, role: BoundRole) -> Option<(&str, bool)> {
+    /// A name or pattern by its number.
+    fn name(&self, number: u32) -> Binding {
+        let name = &self.compiled.names[number as usize];
+        Binding::Name(name.pattern.clone())
+    }
+
+    fn by_site(&self, binding: &Binding, role: BoundRole) -> String {
+        let site = snippet::visible(&self.site.display().to_string());
+        match self.tag_with(binding, role) {
+            Some((tag, true)) => format!(
+                "the rule pack `{}` names tag:{tag}, which has {binding}",
+                self.compiled.matrix.system(role.system).id,
+            ),
+            Some((tag, false)) => format!("{site} binds it to tag:{tag}, which has {binding}"),
+            None => format!("{site} binds it to {binding}"),
+        }
+    }
+
+    fn by_pack(&self, binding: &Binding, role: BoundRole) -> String {
+        format!(
+            "the rule pack `{}` names {binding}",
+            self.compiled.matrix.system(role.system).id
+        )
+    }
+
+    /// The tag through which a role has a prefix or name that is not bound itself, and whether the pack names it.
+    fn tag_with(&self, wanted: &Binding, role: BoundRole) -> Option<(&str, bool)> {
         let (_, bound) = self
             .compiled
             .bindings
@@ -365,12 +460,12 @@ impl Page<'_> {
         // What is bound itself comes first, then what the tags stand for.
         let tag = bound
             .iter()
-            .take_while(|binding| **binding != Binding::Prefix(prefix))
+            .take_while(|binding| *binding != wanted)
             .find_map(|binding| match binding {
                 Binding::Tag(tag) => self
                     .tags
                     .get(tag)
-                    .filter(|known| known.prefixes.contains(&prefix))
+                    .filter(|known| known.bindings().any(|binding| binding == *wanted))
                     .map(|_| tag),
                 Binding::Prefix(_) | Binding::Name(_) => None,
             })?;
@@ -433,6 +528,7 @@ impl Page<'_> {
                     detail: &miss.detail,
                 })
                 .collect(),
+            depends_on_name: explanation.depends_on_name,
             seen: self.seen.map(Seen::view),
         };
         serde_json::to_writer(&mut *out, &report)?;
@@ -440,8 +536,13 @@ impl Page<'_> {
     }
 
     fn end_view(&self, end: &End) -> EndView {
+        let (address, names) = match &end.host {
+            Host::Address(address) => (Some(address.to_string()), Vec::new()),
+            Host::Name(name) => (None, vec![name.to_string()]),
+        };
         EndView {
-            address: end.address.to_string(),
+            address,
+            names,
             roles: end
                 .roles
                 .iter()
@@ -463,12 +564,15 @@ struct Report<'a> {
     verdict: &'static str,
     requirements: Vec<String>,
     near_misses: Vec<MissView<'a>>,
+    depends_on_name: bool,
     seen: Option<seen::SeenView<'a>>,
 }
 
 #[derive(Serialize)]
 struct EndView {
-    address: String,
+    /// None if the end is asked about by its name.
+    address: Option<String>,
+    names: Vec<String>,
     roles: Vec<RoleView>,
 }
 
@@ -491,6 +595,7 @@ mod tests {
     use std::sync::Arc;
 
     use clap::Parser;
+    use flowproof_common::address::Address;
     use serde_json::{Value, json};
 
     use super::seen::Source;
@@ -508,13 +613,20 @@ mod tests {
     fn check(words: &[&str], expect: Result<&str, &str>) {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         match (parse(&words), expect) {
-            (Ok(asked), Ok(expect)) => {
+            (Ok(Question { asked, names }), Ok(expect)) => {
                 let port = asked
                     .initiator_port
                     .map_or(String::new(), |p| format!(":{p}"));
+                let host = |address: Address, name: &Option<Name>| match name {
+                    Some(name) => format!("{address}={name}"),
+                    None => address.to_string(),
+                };
                 let got = format!(
                     "{}{port} {} {} {}",
-                    asked.initiator, asked.responder, asked.protocol, asked.service
+                    host(asked.initiator, &names[0]),
+                    host(asked.responder, &names[1]),
+                    asked.protocol,
+                    asked.service
                 );
                 assert_eq!(got, expect);
             }
@@ -556,6 +668,46 @@ mod tests {
     }
 
     #[test]
+    fn reads_names_at_either_end() {
+        check(
+            &["10.0.0.1 -> Login.Example.COM.:443/tcp"],
+            Ok("10.0.0.1 0.0.0.0=login.example.com 6 443"),
+        );
+        check(
+            &["2001:db8::1", "bücher.example/udp/53"],
+            Ok("2001:db8::1 ::=xn--bcher-kva.example 17 53"),
+        );
+        check(
+            &["host:5000", "10.0.0.1:22/tcp"],
+            Ok("0.0.0.0=host:5000 10.0.0.1 6 22"),
+        );
+        check(
+            &["a.example", "b.example/icmp"],
+            Ok("0.0.0.0=a.example 0.0.0.0=b.example 1 8"),
+        );
+        check(
+            &["a.example", "b.example/icmpv6"],
+            Ok("::=a.example ::=b.example 58 128"),
+        );
+        check(&["::1", "b.example/icmp"], Ok("::1 ::=b.example 58 128"));
+        check(&["::1", "b.example/icmp/8"], Err("`::1` is IPv6, which"));
+        check(
+            &["10.0.0.1", "a.example/tcp"],
+            Err("write `a.example:443/tcp`"),
+        );
+        check(
+            &["10.0.0.1", "*.example.com:443/tcp"],
+            Err("`*.example.com:443` is a pattern"),
+        );
+        check(
+            &["10.0.0.1", "a_b c.example:443/tcp"],
+            Err("two ends, not 3"),
+        );
+        check(&["10.0.0.1", "a..b:443/tcp"], Err("nor a DNS name"));
+        check(&["10.0.0.1", "a.example:x/tcp"], Err("nor a DNS name"));
+    }
+
+    #[test]
     fn refuses_what_is_no_flow() {
         check(&["10.0.0.1", "-"], Err("quote the flow"));
         check(&["10.0.0.1"], Err("two ends, not 1"));
@@ -565,11 +717,11 @@ mod tests {
         );
         check(
             &["10.0.0", "10.0.0.2:1/tcp"],
-            Err("`10.0.0` is not an address"),
+            Err("`10.0.0` is neither an address nor a DNS name"),
         );
         check(
             &["10.0.0.1", "10.0.0.2:99999/tcp"],
-            Err("is not an address"),
+            Err("is neither an address"),
         );
         check(&["10.0.0.1", "10.0.0.2:443"], Err("names no protocol"));
         check(
@@ -605,22 +757,25 @@ mod tests {
     }
 
     fn explained(flow: &str, seen: Option<&Seen>) -> (String, Value) {
-        let reading = Matrix::read_text(
-            "s.yaml",
-            "system: s\ntitle: S\nroles: {client: , server: {names: [10.1.0.10]}}\nrequirements:\n\
-             - {id: web, from: client, to: server, services: [tcp/443], purpose: pages, \
-             provenance: {section: Ports, row: 2}}\n\
-             - {id: find, from: client, to: broadcast, services: [udp/67]}\n",
-        );
         let text = "site: x\nsystems: [s]\nroles: {s/client: [10.20.0.0/16]}\n";
+        explained_by(SERVER, text, flow, seen)
+    }
+
+    const SERVER: &str = "system: s\ntitle: S\nroles: {client: , server: {names: [10.1.0.10]}}\nrequirements:\n\
+        - {id: web, from: client, to: server, services: [tcp/443], purpose: pages, \
+        provenance: {section: Ports, row: 2}}\n\
+        - {id: find, from: client, to: broadcast, services: [udp/67]}\n";
+
+    fn explained_by(matrix: &str, text: &str, flow: &str, seen: Option<&Seen>) -> (String, Value) {
+        let reading = Matrix::read_text("s.yaml", matrix);
         let site = Site::read_text("site.yaml", text, &reading).site.unwrap();
         let bindings = site.role_bindings(&reading.matrix, &TagBook::default());
         let compiled =
             Compiled::compile(Arc::new(reading.matrix), bindings, &HostAddresses::Unknown).unwrap();
         let installed = Installed::new(Arc::new(compiled), SlotDirectory::default());
         let explainer = Explainer::new(Arc::new(installed));
-        let asked = parse(&[flow.to_owned()]).unwrap();
-        let explanation = explainer.explain(&asked);
+        let Question { asked, names } = parse(&[flow.to_owned()]).unwrap();
+        let explanation = explainer.explain(&asked, &names);
         let page = Page {
             compiled: &explainer.installed().compiled,
             site: Path::new("site.yaml"),
@@ -712,10 +867,10 @@ mod tests {
         assert_eq!(
             json,
             json!({
-                "initiator": {"address": "10.20.3.4", "roles": [
+                "initiator": {"address": "10.20.3.4", "names": [], "roles": [
                     {"role": "s/client", "because": "site.yaml binds it to 10.20.0.0/16"},
                 ]},
-                "responder": {"address": "10.1.0.10", "roles": [
+                "responder": {"address": "10.1.0.10", "names": [], "roles": [
                     {"role": "s/server", "because": "the rule pack `s` names 10.1.0.10"},
                 ]},
                 "protocol": "tcp", "port": 8443, "verdict": "unexpected", "requirements": [],
@@ -723,9 +878,99 @@ mod tests {
                     "kind": "other_port", "requirement": "s/web#tcp/443",
                     "detail": "tcp/443 is allowed from `client` to `server`, tcp/8443 is not",
                 }],
-                "seen": null,
+                "depends_on_name": false, "seen": null,
             })
         );
+    }
+
+    const CLOUD: &str = "system: s\ntitle: S\nroles: {client: , cloud: {names: [\"*.cloud.example\"]}, files: , world: }\n\
+        requirements:\n\
+        - {id: login, from: client, to: cloud, services: [tcp/443]}\n\
+        - {id: save, from: client, to: files, services: [tcp/445]}\n\
+        - {id: back, from: cloud, to: client, services: [tcp/8443]}\n";
+    const CLOUD_SITE: &str = "site: x\nsystems: [s]\n\
+        roles: {s/client: [10.20.0.0/16], s/files: [files.example, FILES.cloud.example]}\n";
+
+    #[test]
+    fn a_name_has_roles_by_the_patterns_that_it_fits() {
+        let explain = |flow| explained_by(CLOUD, CLOUD_SITE, flow, None);
+        let (text, json) = explain("10.20.3.4 login.cloud.example:443/tcp");
+        assert!(
+            text.starts_with(
+                "10.20.3.4 -> login.cloud.example tcp/443: expected\n\
+                 initiator 10.20.3.4 is s/client: site.yaml binds it to 10.20.0.0/16\n\
+                 responder login.cloud.example is s/cloud: the rule pack `s` names *.cloud.example\n\
+                 covered by s/login#tcp/443: `client` to `cloud`"
+            ),
+            "{text}"
+        );
+        assert_eq!(
+            json["responder"],
+            json!({"address": null, "names": ["login.cloud.example"], "roles": [
+                {"role": "s/cloud", "because": "the rule pack `s` names *.cloud.example"},
+            ]})
+        );
+        assert_eq!(json["requirements"], json!(["s/login#tcp/443"]));
+
+        // One that two roles have is covered by the rows of both.
+        for (port, row) in [(443, "s/login#tcp/443"), (445, "s/save#tcp/445")] {
+            let flow = format!("10.20.3.4 files.cloud.example:{port}/tcp");
+            let (text, json) = explained_by(CLOUD, CLOUD_SITE, &flow, None);
+            assert_eq!(json["requirements"], json!([row]), "{text}");
+            assert!(
+                text.contains("is s/files: site.yaml binds it to files.cloud.example\n"),
+                "{text}"
+            );
+        }
+        let (_, json) = explain("login.cloud.example 10.20.3.4:8443/tcp");
+        assert_eq!(json["requirements"], json!(["s/back#tcp/8443"]));
+    }
+
+    #[test]
+    fn a_name_that_nothing_covers_has_near_misses() {
+        let explain = |flow| explained_by(CLOUD, CLOUD_SITE, flow, None);
+        let (text, json) = explain("10.20.3.4 cloud.example:443/tcp");
+        assert!(
+            text.contains("responder cloud.example has no role: no binding covers it\n"),
+            "{text}"
+        );
+        assert_eq!(json["verdict"], "unexpected");
+        assert_eq!(
+            json["near_misses"][0]["kind"], "other_destination",
+            "{text}"
+        );
+        assert_eq!(json["near_misses"][0]["requirement"], "s/login#tcp/443");
+        let (text, json) = explain("10.20.3.4 login.cloud.example:9443/tcp");
+        assert_eq!(json["near_misses"][0]["kind"], "other_port", "{text}");
+        let (_, json) = explain("192.0.2.1 cloud.example:443/tcp");
+        assert_eq!(json["verdict"], "unscoped");
+    }
+
+    #[test]
+    fn an_address_that_may_have_a_name_says_so() {
+        let explain = |flow| explained_by(CLOUD, CLOUD_SITE, flow, None);
+        let (text, json) = explain("10.20.3.4 192.0.2.1:443/tcp");
+        assert_eq!(json["depends_on_name"], true);
+        assert!(text.contains("give the name in its place"), "{text}");
+        // No row with a name is about this port.
+        let (text, json) = explain("10.20.3.4 192.0.2.1:22/tcp");
+        assert_eq!(json["depends_on_name"], false);
+        assert!(!text.contains("give the name"), "{text}");
+    }
+
+    #[test]
+    fn a_name_is_in_the_prefix_of_the_whole_world() {
+        let site = CLOUD_SITE.replace("roles: {", "roles: {s/world: [0.0.0.0/0], ");
+        let (text, json) =
+            explained_by(CLOUD, &site, "10.20.3.4 login.cloud.example:443/tcp", None);
+        assert_eq!(json["verdict"], "expected", "{text}");
+        let roles: Vec<&Value> = json["responder"]["roles"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|role| &role["role"])
+            .collect();
+        assert_eq!(roles, ["s/cloud", "s/world"], "{text}");
     }
 
     #[test]

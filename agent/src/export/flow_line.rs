@@ -227,6 +227,12 @@ impl Facts<'_> {
         }
     }
 
+    /// Names of the initiator and of the responder, as the line tells them.
+    #[must_use]
+    pub fn names(&self) -> [Vec<String>; 2] {
+        [self.initiator(), self.responder()].map(|side| self.names_of(side))
+    }
+
     /// Names of an end: the one that the flow was judged by alone, if there is one.
     fn names_of(&self, side: Side) -> Vec<String> {
         let (known, own) = if side == self.responder() {

@@ -13,11 +13,12 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 
+use super::Question;
 use super::seen::{Seen, Source};
 use crate::cli::snippet::visible;
 use crate::engine::flows::{Encoded, Query};
+use crate::export::flow_line::PENDING;
 use crate::export::requirement_line::RequirementLine;
-use crate::verdict::Asked;
 
 /// Where `flowproof run` listens if nobody says otherwise.
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:9871";
@@ -30,6 +31,8 @@ const LIMIT: Duration = Duration::from_secs(15);
 const MOST_BYTES: usize = 16 << 20;
 /// Flows whose evidence is asked for.
 const FLOWS: usize = 50;
+/// Flows that are looked through for a name.
+const NAMED_FLOWS: usize = 5_000;
 
 /// Why a daemon could not be asked, with the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -89,21 +92,32 @@ enum Element {
         verdict: String,
         outcome: String,
         evidence: Vec<String>,
+        initiator: End,
+        responder: End,
+        first_seen: String,
+        last_seen: String,
     },
     Listing {
         flows: u64,
+        listed: u64,
         by_outcome: BTreeMap<String, u64>,
         first_seen: Option<String>,
         last_seen: Option<String>,
     },
 }
 
+/// An end of a flow.
+#[derive(Deserialize)]
+struct End {
+    names: Vec<String>,
+}
+
 /// What the daemon at `url` has seen of a flow, and of the requirements that are to cover it. `verdict` is the one of the
-/// files given here.
+/// files given here, unless it depends on a name that is not given.
 pub(super) fn ask(
     url: &str,
-    asked: &Asked,
-    verdict: &str,
+    question: &Question,
+    verdict: Option<&str>,
     requirements: &[String],
 ) -> Result<Seen, AskError> {
     let daemon = Remote::parse(url)?;
@@ -112,9 +126,11 @@ pub(super) fn ask(
         .build()
         .map_err(|error| daemon.nobody(&error))?;
     runtime.block_on(async {
+        // The daemon does not look for names, so that is done here.
+        let named = question.has_a_name();
         let query = Query {
-            limit: FLOWS,
-            ..Query::of(asked)
+            limit: if named { NAMED_FLOWS } else { FLOWS },
+            ..question.query()
         };
         let elements: Vec<Element> = daemon.get_json(&format!("/api/v1/flows?{query}")).await?;
         let mut seen = Seen::new(Source::Daemon(daemon.url()));
@@ -125,12 +141,43 @@ pub(super) fn ask(
                     verdict: judged,
                     outcome,
                     evidence,
+                    initiator,
+                    responder,
+                    first_seen,
+                    last_seen,
                 } => {
+                    if named {
+                        if !question.has_names(&initiator.names, &responder.names) {
+                            continue;
+                        }
+                        seen.flows += 1;
+                        *seen.by_outcome.entry(outcome.clone()).or_default() += 1;
+                        // Times of one length and zone compare as texts.
+                        seen.first_seen = Some(match seen.first_seen.take() {
+                            Some(first) => first.min(first_seen),
+                            None => first_seen,
+                        });
+                        seen.last_seen = seen.last_seen.max(Some(last_seen));
+                    }
                     seen.add_evidence(&outcome, &evidence);
-                    if judged != verdict {
+                    let differs = verdict.is_some_and(|verdict| judged != verdict);
+                    if differs && judged != PENDING {
                         seen.note(format!(
-                            "the daemon judged it {}: another matrix or site was in force there",
-                            visible(&judged)
+                            "the daemon judged it {}: another matrix or site was in force there{}",
+                            visible(&judged),
+                            if named {
+                                ", or DNS says that its address is another's"
+                            } else {
+                                ""
+                            }
+                        ));
+                    }
+                }
+                Element::Listing { flows, listed, .. } if named => {
+                    counted = true;
+                    if flows > listed {
+                        seen.note(format!(
+                            "only the newest {listed} of {flows} flows of this service were looked through for the name"
                         ));
                     }
                 }
@@ -139,6 +186,7 @@ pub(super) fn ask(
                     by_outcome,
                     first_seen,
                     last_seen,
+                    ..
                 } => {
                     counted = true;
                     seen.flows = flows;

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use flowproof_common::state::Outcome;
 use serde::Serialize;
 
+use super::Question;
 use crate::capture::CaptureError;
 use crate::capture::file::CaptureFile;
 use crate::cli::replay::{Judged, replay};
 use crate::cli::snippet::{counted, visible};
-use crate::engine::flows::{Filter, Query, QueryError, Tally};
+use crate::engine::flows::{Filter, QueryError, Tally};
 use crate::export::flow_line::time;
 use crate::export::requirement_line::RequirementLine;
-use crate::verdict::Asked;
 
 /// Unlike pieces of evidence that are kept.
 const EVIDENCE: usize = 5;
@@ -84,18 +84,19 @@ impl Seen {
     pub(super) fn in_files(
         files: Vec<CaptureFile>,
         judged: &mut Judged,
-        asked: &Asked,
+        question: &Question,
         requirements: &[String],
     ) -> Result<(Self, Vec<CaptureError>), QueryError> {
         let replayed = replay(files, judged);
-        let query = Query::of(asked);
+        let query = question.query();
         let filter = Filter::new(&query, judged.installed(), &[], std::iter::empty())?;
         let mut seen = Self::new(Source::Capture);
         let mut tally = Tally::default();
         let (mut first, mut last) = (None, None);
         // They come by the time of their first packet; of the evidence the newest says most.
         for flow in replayed.flows.iter().rev() {
-            if !filter.takes(&flow.key, &flow.record) {
+            let [from, to] = flow.facts().names();
+            if !filter.takes(&flow.key, &flow.record) || !question.has_names(&from, &to) {
                 continue;
             }
             tally.add(&flow.record);
