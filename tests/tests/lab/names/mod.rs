@@ -9,6 +9,7 @@ mod mismatch;
 mod reload;
 mod restart;
 mod rotation;
+mod shown;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
