@@ -621,13 +621,13 @@ impl Actor {
 
 /// Gives a back end the names that were known before the restart, as far as they still hold.
 fn restore(capture: &mut dyn Capture, names: Vec<Remembered>) {
-    if names.is_empty() {
-        return;
-    }
     let offset = capture.epoch_offset();
     let now = wall_time::nanos(SystemTime::now());
     let names = wall_time::from_epoch(names, offset, now);
-    tracing::info!("{} names are known from before the start", names.len());
+    if names.is_empty() {
+        return;
+    }
+    tracing::info!("names known from before the start: {}", names.len());
     capture
         .namer_mut()
         .restore(wall_time::shifted(now, -offset), names);
