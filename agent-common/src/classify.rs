@@ -320,3 +320,6 @@ pub fn judge(
         to_group: to_group && initiator == sender,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,7 +127,7 @@ pub const HELD_LINGER: u64 = 90_000_000_000;
 /// The state word. Bits: 0-3 outcome, 4-7 phase, 8 and 9 FIN of initiator and responder, 10 and 11 heard
 /// from them, 12 initiator is side B, 13 joined midway,
 /// 14 sent to a group or broadcast, 15 held until its name is known, 16-19 SYNs (to 15), 20-21 verdict, 22 judged by
-/// name, 24-31 matrix generation (low bits).
+/// name, 23 counted before it was held, 24-31 matrix generation (low bits).
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct State(pub u32);
@@ -144,6 +144,7 @@ const HELD: u32 = 1 << 15;
 const SYNS: u32 = 16;
 const VERDICT: u32 = 20;
 const NAMED: u32 = 1 << 22;
+const COUNTED: u32 = 1 << 23;
 const GENERATION: u32 = 24;
 
 impl State {
@@ -182,25 +183,36 @@ impl State {
         self.0 & NAMED != 0
     }
 
+    /// Whether the flow's packets wait to be counted until its name is known. Those of a flow that was counted before a
+    /// reload made it wait go on to be counted, or they would count twice when it is released.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_uncounted(self) -> bool {
+        self.0 & (HELD | COUNTED) == HELD
+    }
+
     /// The same state, waiting for the flow's name with `verdict` as a guess.
     #[inline(always)]
     #[must_use]
     pub const fn held(self, verdict: Verdict) -> Self {
-        Self(self.0 & !(3 << VERDICT | NAMED) | HELD | (verdict as u32) << VERDICT)
+        let counted = if self.is_held() { 0 } else { COUNTED };
+        Self(self.0 & !(3 << VERDICT | NAMED) | HELD | counted | (verdict as u32) << VERDICT)
     }
 
     /// The same state, judged by the flow's name.
     #[inline(always)]
     #[must_use]
     pub const fn named(self, verdict: Verdict) -> Self {
-        Self(self.0 & !(3 << VERDICT | HELD) | NAMED | (verdict as u32) << VERDICT)
+        Self(
+            self.0 & !(3 << VERDICT | HELD | COUNTED) | NAMED | (verdict as u32) << VERDICT,
+        )
     }
 
-    /// The same state, counted by what the tables say, since no name will come.
+    /// The same state with `verdict` without a name, since none is needed any more or none will come.
     #[inline(always)]
     #[must_use]
-    pub const fn released(self) -> Self {
-        Self(self.0 & !HELD)
+    pub const fn released(self, verdict: Verdict) -> Self {
+        Self(self.0 & !(3 << VERDICT | HELD | COUNTED) | (verdict as u32) << VERDICT)
     }
 
     /// Current outcome.

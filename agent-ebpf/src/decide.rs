@@ -57,7 +57,12 @@ pub(crate) fn fp_decide(ctx: TcContext) -> i32 {
 fn name_one(scratch: &mut Scratch) {
     let order = &scratch.order;
     if let Some(found) = flow::find(&order.key) {
-        flow::release(&order.key, found, order.slot, true);
+        // SAFETY: the record is in a map.
+        let state = unsafe { (*found.record).state };
+        // Else it is a later flow between the same ends, which the tables alone have judged.
+        if state.is_held() || state.is_named() {
+            flow::release(&order.key, found, order.slot, true);
+        }
     }
 }
 
@@ -70,7 +75,7 @@ fn give_up_one(scratch: &mut Scratch) {
         let held = unsafe { (*found.record).state.is_held() };
         if held {
             count(Counter::NameUnknown);
-            flow::release(&order.key, found, UNSCOPED_SLOT, true);
+            flow::release(&order.key, found, UNSCOPED_SLOT, false);
         }
     }
 }

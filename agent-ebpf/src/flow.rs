@@ -7,6 +7,7 @@ use flowproof_common::classify::{FIRST_RULE_SLOT, Verdict};
 use flowproof_common::key::{FlowKey, Side};
 use flowproof_common::record::{Counter, EventKind, FlowRecord};
 use flowproof_common::state::{Outcome, State};
+use flowproof_common::ticks::Ticks;
 
 use crate::atomic;
 use crate::event::{self, Cause};
@@ -98,29 +99,57 @@ pub(crate) fn move_state(record: *mut FlowRecord, change: impl Fn(State) -> Stat
 /// Counts a flow as begun.
 #[inline(always)]
 pub(crate) fn count_begun(slot: u32) {
-    if let Some(flows) = SLOT_FLOWS.get_ptr_mut(slot) {
-        // SAFETY: the pointer is into the map; the time stamp may be overwritten by another CPU's of the
-        // same moment.
-        unsafe {
-            atomic::add(&raw mut (*flows).begun, 1);
-            (*flows).last_attempt = bpf_ktime_get_ns();
-        }
-    }
+    // SAFETY: the helper has no precondition.
+    count_begun_at(slot, unsafe { bpf_ktime_get_ns() });
 }
 
 /// Counts a decided outcome.
 #[inline(always)]
 pub(crate) fn count_decided(slot: u32, outcome: Outcome) {
+    // SAFETY: the helper has no precondition.
+    count_decided_at(slot, outcome, unsafe { bpf_ktime_get_ns() });
+}
+
+/// Counts a flow that began at `time`, which may be some time ago.
+#[inline(always)]
+fn count_begun_at(slot: u32, time: u64) {
+    if let Some(flows) = SLOT_FLOWS.get_ptr_mut(slot) {
+        // SAFETY: the pointer is into the map; the time stamp may be overwritten by another CPU's of the
+        // same moment.
+        unsafe {
+            atomic::add(&raw mut (*flows).begun, 1);
+            latest(&raw mut (*flows).last_attempt, time);
+        }
+    }
+}
+
+/// Counts an outcome that was decided at `time`.
+#[inline(always)]
+fn count_decided_at(slot: u32, outcome: Outcome, time: u64) {
     if let Some(flows) = SLOT_FLOWS.get_ptr_mut(slot) {
         // SAFETY: the pointer is into the map, and an outcome's number is below the array's length.
         unsafe {
             let counters = (&raw mut (*flows).decided).cast::<u64>();
             atomic::add(counters.add(outcome as usize), 1);
             if matches!(outcome, Outcome::Answered) {
-                (*flows).last_answered = bpf_ktime_get_ns();
+                latest(&raw mut (*flows).last_answered, time);
             } else if outcome.is_failure() {
-                (*flows).last_failed = bpf_ktime_get_ns();
+                latest(&raw mut (*flows).last_failed, time);
             }
+        }
+    }
+}
+
+/// Moves a time stamp on, never back.
+///
+/// # Safety
+/// `stamp` points into a map and is aligned.
+#[inline(always)]
+unsafe fn latest(stamp: *mut u64, time: u64) {
+    // SAFETY: the caller's word.
+    unsafe {
+        if *stamp < time {
+            *stamp = time;
         }
     }
 }
@@ -143,6 +172,7 @@ pub(crate) fn settle(key: &FlowKey, found: Found, change: Change, cause: &Cause)
         }
     } else if matches!(after.outcome(), Outcome::ClosedAfterAnswer)
         && !matches!(before.outcome(), Outcome::ClosedAfterAnswer)
+        && !after.is_held()
     {
         event::send(EventKind::Ended, key, record, cause);
     }
@@ -162,35 +192,60 @@ pub(crate) fn release(key: &FlowKey, found: Found, slot: u32, by_name: bool) {
         if by_name {
             state.named(verdict)
         } else {
-            state.released()
+            state.released(verdict)
         }
     });
     let (before, after) = (change.before(), change.after());
-    let kind = if before.is_held() {
-        count_all(record, slot);
-        EventKind::Named
+    if after.is_held() {
+        // Given up for other CPUs; it is found again when its time is over.
+        record.slot = old;
+        return;
+    }
+    if before.is_held() {
+        count_held(record, before);
+        event::send(EventKind::Named, key, record, &Cause::default());
     } else if slot != old {
-        EventKind::Rejudged
+        count_begun(slot);
+        event::send(EventKind::Rejudged, key, record, &Cause::default());
     } else {
         return;
+    }
+    let Some(outcome) = after.decided() else {
+        return;
     };
-    count_begun(slot);
-    event::send(kind, key, record, &Cause::default());
-    if let Some(outcome) = after.decided() {
+    if before.is_held() {
+        event::send(EventKind::Decided, key, record, &Cause::default());
+        if matches!(after.outcome(), Outcome::ClosedAfterAnswer) {
+            event::send(EventKind::Ended, key, record, &Cause::default());
+        }
+    } else {
         count_decided(slot, outcome);
-        if before.is_held() {
-            event::send(EventKind::Decided, key, record, &Cause::default());
-        }
-        if !found.verified && matches!(outcome, Outcome::Answered) {
-            promote(key, record);
-        }
+    }
+    if !found.verified && matches!(outcome, Outcome::Answered) {
+        promote(key, record);
     }
 }
 
-/// Puts all packets of a flow down to a slot. A packet that another CPU counts at this very moment may be counted twice
-/// or not at all for the slot; the flow's own counters are exact.
+/// Counts a flow that was held, in state `before`, for its slot, with everything that went before and as of then.
+#[inline(never)]
+fn count_held(record: &FlowRecord, before: State) {
+    // SAFETY: the helper has no precondition.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let times = record.times(Ticks::from_nanos(now));
+    let last = now - times.since_last;
+    if before.is_uncounted() {
+        count_all(record, record.slot, last);
+    }
+    count_begun_at(record.slot, now - times.since_first);
+    if let Some(outcome) = before.decided() {
+        count_decided_at(record.slot, outcome, last);
+    }
+}
+
+/// Puts all packets of a flow, the last of which came at `last`, down to a slot. A packet that another CPU counts at this
+/// very moment may be counted twice or not at all for the slot; the flow's own counters are exact.
 #[inline(always)]
-fn count_all(record: &FlowRecord, slot: u32) {
+fn count_all(record: &FlowRecord, slot: u32, last: u64) {
     let Some(traffic) = SLOT_TRAFFIC.get_ptr_mut(slot) else {
         return;
     };
@@ -207,7 +262,7 @@ fn count_all(record: &FlowRecord, slot: u32) {
         atomic::add(packets.add(b), record.packets[1]);
         atomic::add(bytes.add(a), record.bytes[0]);
         atomic::add(bytes.add(b), record.bytes[1]);
-        (*traffic).last_seen = bpf_ktime_get_ns();
+        latest(&raw mut (*traffic).last_seen, last);
     }
 }
 
@@ -241,22 +296,6 @@ fn remove(key: &FlowKey, verified: bool) -> bool {
     removed.is_ok()
 }
 
-/// Counts a flow that ended before its name was known, if the guess is that it is expected: a resolver said so. Whether
-/// it was unexpected nobody can tell.
-#[inline(always)]
-fn count_held(record: &FlowRecord) -> bool {
-    if record.slot < FIRST_RULE_SLOT {
-        count(Counter::NameUnknown);
-        return false;
-    }
-    count_all(record, record.slot);
-    count_begun(record.slot);
-    if let Some(outcome) = record.state.decided() {
-        count_decided(record.slot, outcome);
-    }
-    true
-}
-
 /// Ends a record: removes it, counts a flow that was never decided, and tells the daemon its last word.
 /// `last` is room for a copy, because a removed element may be given to another flow at once.
 #[inline(never)]
@@ -264,14 +303,27 @@ pub(crate) fn end(key: &FlowKey, found: Found, last: &mut FlowRecord) {
     // SAFETY: the record is in a map.
     *last = unsafe { *found.record };
     if remove(key, found.verified) {
-        if last.state.is_held() && !count_held(last) {
-            event::send(EventKind::Ended, key, last, &Cause::default());
-            return;
+        let held = last.state.is_held();
+        if held {
+            if last.slot < FIRST_RULE_SLOT {
+                // Whether it was unexpected nobody can tell.
+                count(Counter::NameUnknown);
+                event::send(EventKind::Ended, key, last, &Cause::default());
+                return;
+            }
+            // The guess is that it is expected: a resolver said so.
+            let before = last.state;
+            last.state = before.released(Verdict::of_slot(last.slot));
+            count_held(last, before);
+            event::send(EventKind::Named, key, last, &Cause::default());
+            if before.decided().is_some() {
+                event::send(EventKind::Decided, key, last, &Cause::default());
+            }
         }
         if matches!(last.state.outcome(), Outcome::Pending) {
             count_decided(last.slot, Outcome::Pending);
         }
-        if !matches!(last.state.outcome(), Outcome::ClosedAfterAnswer) {
+        if held || !matches!(last.state.outcome(), Outcome::ClosedAfterAnswer) {
             event::send(EventKind::Ended, key, last, &Cause::default());
         }
     }

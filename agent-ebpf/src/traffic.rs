@@ -240,9 +240,12 @@ pub(crate) fn account(scratch: &mut Scratch, settings: &Settings) -> Wanted {
 fn pass(scratch: &mut Scratch, found: Found, sender: Side, settings: &Settings) -> Wanted {
     let record = found.record;
     // SAFETY: the record is in a map.
-    let state = unsafe { (*record).state };
+    let mut state = unsafe { (*record).state };
     if !state.is_of_generation(settings.generation) {
         rejudge(scratch, found, settings);
+        // It may wait for its name now, or not any more.
+        // SAFETY: as above.
+        state = unsafe { (*record).state };
     }
     let sight = &scratch.sight;
     let now = Ticks::from_nanos(sight.now);
@@ -259,7 +262,7 @@ fn pass(scratch: &mut Scratch, found: Found, sender: Side, settings: &Settings) 
         }
     }
     // A held flow's packets are counted when it is released.
-    if !state.is_held() {
+    if !state.is_uncounted() {
         // SAFETY: as above.
         count_traffic(
             unsafe { (*record).slot },
@@ -315,6 +318,9 @@ fn rejudge(scratch: &mut Scratch, found: Found, settings: &Settings) {
         flow.slot = slot;
         if !hold {
             flow::release(key, found, slot, false);
+        } else if !change.before().is_held() {
+            // The daemon is to look for its name from now on.
+            event::send(EventKind::Rejudged, key, flow, &Cause::default());
         }
     } else if slot != flow.slot {
         flow.slot = slot;

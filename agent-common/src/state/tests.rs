@@ -238,6 +238,32 @@ fn a_new_matrix_changes_the_verdict_and_nothing_else() {
     assert!(rejudged.joined_midway());
 }
 
+#[test]
+fn a_flow_that_was_counted_before_it_is_held_is_not_counted_again() {
+    let fresh = new(Side::A, false, 1);
+    assert!(!fresh.is_held() && !fresh.is_uncounted());
+    let again = fresh.held(Verdict::Unexpected);
+    assert!(again.is_held() && !again.is_uncounted());
+    assert!(!again.rejudged(Verdict::Expected, 2).held(Verdict::Expected).is_uncounted());
+    let judgement = Judgement {
+        slot: crate::classify::UNEXPECTED_SLOT,
+        initiator: Side::A,
+        joined_midway: false,
+        to_group: false,
+        held: true,
+    };
+    let waiting = State::new(&judgement, 1);
+    assert!(waiting.is_uncounted());
+    assert!(waiting.held(Verdict::Expected).is_uncounted());
+    let named = waiting.named(Verdict::Expected);
+    assert!(named.is_named() && !named.is_held());
+    assert!(!named.held(Verdict::Unexpected).is_uncounted());
+    assert!(!named.held(Verdict::Unexpected).is_named());
+    let given_up = waiting.released(Verdict::Unscoped);
+    assert_eq!(given_up.verdict(), Verdict::Unscoped);
+    assert!(!given_up.is_held() && !given_up.is_named());
+}
+
 mod properties {
     use super::*;
 

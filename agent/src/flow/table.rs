@@ -271,9 +271,14 @@ impl FlowTable {
     }
 
     fn count_begun(&mut self, in_slot: u32) {
+        self.count_begun_at(in_slot, self.now);
+    }
+
+    /// Counts a flow that began at `time`, which may be some time ago.
+    fn count_begun_at(&mut self, in_slot: u32, time: u64) {
         let flows = slot(&mut self.flows, in_slot);
         flows.begun += 1;
-        flows.last_attempt = self.now;
+        flows.last_attempt = flows.last_attempt.max(time);
     }
 
     /// Counts a packet and moves the state, whose former value is returned.
@@ -291,7 +296,7 @@ impl FlowTable {
         let before = record.state;
         let after = before.after(sight.packet, sender);
         // A held flow's packets are counted when it is released.
-        if !before.is_held() {
+        if !before.is_uncounted() {
             let direction = usize::from(sender != before.initiator());
             let traffic = slot(&mut self.traffic, record.slot);
             traffic.packets[direction] += 1;
@@ -326,12 +331,16 @@ impl FlowTable {
     }
 
     fn count_decided(&mut self, in_slot: u32, outcome: Outcome) {
+        self.count_decided_at(in_slot, outcome, self.now);
+    }
+
+    fn count_decided_at(&mut self, in_slot: u32, outcome: Outcome, time: u64) {
         let flows = slot(&mut self.flows, in_slot);
         flows.decided[outcome as usize] += 1;
         if outcome.is_answer() {
-            flows.last_answered = self.now;
+            flows.last_answered = flows.last_answered.max(time);
         } else if outcome.is_failure() {
-            flows.last_failed = self.now;
+            flows.last_failed = flows.last_failed.max(time);
         }
     }
 
@@ -370,6 +379,10 @@ impl FlowTable {
         if cover.depends_on_name() && (before.state.is_held() || new_slot < FIRST_RULE_SLOT) {
             entry.record.state = entry.record.state.held(verdict);
             entry.record.slot = new_slot;
+            if !before.state.is_held() {
+                // Its name is to be looked for from now on.
+                self.emit(place, EventKind::Rejudged, None, sink);
+            }
             return;
         }
         if before.state.is_held() {
@@ -391,7 +404,12 @@ impl FlowTable {
     /// Says that a flow is judged by its name, which puts it into `in_slot`. A flow that is not in the table any more has
     /// been counted already.
     pub fn name(&mut self, key: &FlowKey, in_slot: u32, sink: &mut impl FnMut(&Event, Span)) {
-        if let Some(place) = self.store.find(key) {
+        let Some(place) = self.store.find(key) else {
+            return;
+        };
+        let state = self.store.get(place).record.state;
+        // Else it is a later flow between the same ends, which the tables alone have judged.
+        if state.is_held() || state.is_named() {
             self.release(place, in_slot, true, sink);
         }
     }
@@ -402,7 +420,7 @@ impl FlowTable {
             && self.store.get(place).record.state.is_held()
         {
             self.names_unknown += 1;
-            self.release(place, UNSCOPED_SLOT, true, sink);
+            self.release(place, UNSCOPED_SLOT, false, sink);
         }
     }
 
@@ -418,42 +436,55 @@ impl FlowTable {
         let record = &mut self.store.get_mut(place).record;
         let (before, old) = (record.state, record.slot);
         record.slot = in_slot;
+        let verdict = Verdict::of_slot(in_slot);
         record.state = if by_name {
-            before.named(Verdict::of_slot(in_slot))
+            before.named(verdict)
         } else {
-            before.released()
+            before.released(verdict)
         };
         let record = *record;
-        let kind = if before.is_held() {
-            self.count_all(&record);
-            EventKind::Named
-        } else if in_slot != old {
-            EventKind::Rejudged
-        } else {
-            return;
-        };
-        self.count_begun(in_slot);
-        self.emit(place, kind, None, sink);
-        if let Some(outcome) = before.decided() {
-            self.count_decided(in_slot, outcome);
-            if before.is_held() {
+        if before.is_held() {
+            self.count_held(&record, before);
+            self.emit(place, EventKind::Named, None, sink);
+            if before.decided().is_some() {
                 self.emit(place, EventKind::Decided, None, sink);
             }
+        } else if in_slot != old {
+            self.count_begun(in_slot);
+            self.emit(place, EventKind::Rejudged, None, sink);
+            if let Some(outcome) = before.decided() {
+                self.count_decided(in_slot, outcome);
+            }
+        } else {
+            return;
         }
         self.sort_in(place);
         let deadline = self.deadline(place);
         self.store.set_timer(place, deadline);
     }
 
-    /// Puts all packets of a flow down to its slot.
-    fn count_all(&mut self, record: &FlowRecord) {
+    /// Counts a flow that was held, in state `before`, for its slot, with everything that went before and as of then.
+    fn count_held(&mut self, record: &FlowRecord, before: State) {
+        let times = record.times(Ticks::from_nanos(self.now));
+        let last = self.now.saturating_sub(times.since_last);
+        if before.is_uncounted() {
+            self.count_all(record, last);
+        }
+        self.count_begun_at(record.slot, self.now.saturating_sub(times.since_first));
+        if let Some(outcome) = before.decided() {
+            self.count_decided_at(record.slot, outcome, last);
+        }
+    }
+
+    /// Puts all packets of a flow, the last of which came at `last`, down to its slot.
+    fn count_all(&mut self, record: &FlowRecord, last: u64) {
         let initiator = index(record.state.initiator());
         let traffic = slot(&mut self.traffic, record.slot);
         for (direction, side) in [initiator, 1 - initiator].into_iter().enumerate() {
             traffic.packets[direction] += record.packets[side];
             traffic.bytes[direction] += record.bytes[side];
         }
-        traffic.last_seen = self.now;
+        traffic.last_seen = traffic.last_seen.max(last);
     }
 
     /// Takes an ICMP error as news about the flow that it quotes; `false` if that flow is not known.
@@ -571,27 +602,22 @@ impl FlowTable {
 
     fn end(&mut self, place: Place, sink: &mut impl FnMut(&Event, Span)) {
         let record = self.store.get(place).record;
-        let counts = !record.state.is_held() || self.count_held(&record);
+        let mut counts = true;
+        if record.state.is_held() {
+            if record.slot >= FIRST_RULE_SLOT {
+                // The guess is that it is expected: a resolver said so.
+                self.release(place, record.slot, false, sink);
+            } else {
+                // Whether it was unexpected nobody can tell.
+                self.names_unknown += 1;
+                counts = false;
+            }
+        }
         if counts && record.state.outcome() == Outcome::Pending {
             self.count_decided(record.slot, Outcome::Pending);
         }
         self.emit(place, EventKind::Ended, None, sink);
         self.store.remove(place);
-    }
-
-    /// Counts a flow that ended before its name was known, if the guess is that it is expected: a resolver said so.
-    /// Whether it was unexpected nobody can tell.
-    fn count_held(&mut self, record: &FlowRecord) -> bool {
-        if record.slot < FIRST_RULE_SLOT {
-            self.names_unknown += 1;
-            return false;
-        }
-        self.count_all(record);
-        self.count_begun(record.slot);
-        if let Some(outcome) = record.state.decided() {
-            self.count_decided(record.slot, outcome);
-        }
-        true
     }
 
     fn emit(
