@@ -39,6 +39,10 @@ fn free_port() -> u16 {
 fn flowproof(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowproof"));
     command.current_dir(folder).arg("run").args(arguments);
+    // Else what one daemon keeps is taken up by the next, and outlives the test.
+    if !arguments.contains(&"--state-dir") {
+        command.args(["--state-dir", "state"]);
+    }
     command
 }
 
