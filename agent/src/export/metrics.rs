@@ -431,7 +431,7 @@ fn capture(view: &View, families: &mut Vec<MetricFamily>) {
     families.push(attached.finish());
     let mut lost = Family::counter(
         "flowproof_lost_total",
-        "What was lost, by stage. While any stage grows, silence of a requirement proves nothing. Of names: payload_ring (no room in the kernel's buffer) and name_head (cut short by the capture, or too many at once) are heads of conversations and DNS answers that were not read; dns is answers beyond what is read in a second, and connections of DNS that could not be followed; name is flows whose name would have mattered and was not known in the end: unscoped if it was lost on the way, and in no count if they ended before.",
+        "What was lost, by stage. While any stage but promotion grows, silence of a requirement proves nothing; of those of names (payload_ring, name_head, dns, name) only where it has names: payload_ring is heads of conversations and DNS answers that the kernel's buffer had no room for, name_head is heads that the capture cut short or that were too many at once, dns is answers that were cut short or came faster than they are read, and DNS connections that could not be followed, name is flows whose name would have mattered and was not known in the end: unscoped if it was lost on the way, in no count if they ended before.",
     );
     for (stage, count) in &view.snapshot.lost {
         lost.push(&[("stage", *stage)], number(*count));
