@@ -246,7 +246,8 @@ fn start(hosts: &Hosts, plan: &Plan<'_>, backend: Backend) -> Result<Daemon> {
             matrix: &first.text,
             site: &plan.site.text,
             // Room for what the lab sends; to prepare room for more takes each start longer.
-            config: "capture: {ebpf: {flows: {verified: 8192, unverified: 8192}}}",
+            // Nor is there a name to wait for.
+            config: "capture: {ebpf: {flows: {verified: 8192, unverified: 8192}}}\nnames: {hold: 500ms}",
             interfaces: &[],
         },
         &more,
