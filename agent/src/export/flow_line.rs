@@ -75,11 +75,21 @@ impl KnownNames {
                 .roles_of_class(namer.class_of(&address))
                 .to_vec()
         };
+        let flow = namer.flow_name(key, record).cloned();
+        // The name that the flow was judged by may be unknown to DNS, or one of several that share the address. One that
+        // is contradicted gives no role.
+        let judged_by = flow
+            .as_ref()
+            .filter(|flow| flow.mismatch.is_none())
+            .and_then(|flow| flow.name.as_ref());
         Self {
-            flow: namer.flow_name(key, record).cloned(),
             initiator: namer.names_of(&from, Self::MOST),
             responder: namer.names_of(&to, Self::MOST),
-            roles: [roles(from), roles(to)],
+            roles: [
+                roles(from),
+                judged_by.map_or_else(|| roles(to), |name| namer.roles_under(&to, name)),
+            ],
+            flow,
         }
     }
 }

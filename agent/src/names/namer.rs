@@ -26,7 +26,7 @@ use super::wire::framing::DnsStream;
 use super::wire::hello::{Hello, Reading};
 use super::wire::stream::InOrder;
 use super::{Payload, Settings};
-use crate::matrix::compiled::{Compiled, Rule};
+use crate::matrix::compiled::{BoundRole, Compiled, Rule};
 use crate::matrix::installed::mixed::NamedEnd;
 use crate::matrix::installed::{Installed, SlotDirectory};
 use crate::verdict::requirement::Resolution;
@@ -735,6 +735,16 @@ impl Namer {
     #[must_use]
     pub fn flow_name(&self, key: &FlowKey, record: &FlowRecord) -> Option<&Arc<FlowName>> {
         self.named.get(&(*key, record.first_seen))
+    }
+
+    /// The roles of an address under one of its names: those of its prefix, and those that the name has.
+    #[must_use]
+    pub fn roles_under(&self, address: &Address, name: &str) -> Vec<BoundRole> {
+        let patterns = self.book.patterns_of_name(name);
+        self.matrix.roles_by_names(NamedEnd {
+            class: self.matrix.address_class(address),
+            patterns: &patterns,
+        })
     }
 
     /// The names that an address stands for by DNS, newest first, at most `limit`.

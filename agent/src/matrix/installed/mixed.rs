@@ -158,6 +158,18 @@ impl Installed {
         self.slot_of_members(members)
     }
 
+    /// The roles of an address in prefix class `end.class` that stands for `end.patterns`, sorted.
+    #[must_use]
+    pub fn roles_by_names(&self, end: NamedEnd<'_>) -> Vec<BoundRole> {
+        let parts = self.parts(end);
+        let roles = parts.iter().flat_map(|part| self.roles_of_class(*part));
+        roles
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
     /// Compiled classes that an address is in at once: those of its names, and that of its prefix unless it is unbound.
     fn parts(&self, end: NamedEnd<'_>) -> Vec<u32> {
         let mut parts: Vec<u32> = end
