@@ -156,7 +156,7 @@ impl Client {
     /// The server answers otherwise.
     pub fn encrypted(&self, target: SocketAddr, public_name: &str) -> Result<TcpStream> {
         let mut stream = self.connect(target)?;
-        stream.write_all(&encrypted_hello(public_name)?)?;
+        stream.write_all(&hello(public_name, true)?)?;
         let mut answer = [0; 6];
         stream
             .read_exact(&mut answer)
@@ -263,10 +263,18 @@ impl io::Write for Paced {
     }
 }
 
-/// A ClientHello of TLS 1.3 (RFC 8446, section 4.1.2) with an outer `encrypted_client_hello` extension (RFC 9849,
-/// section 5), in one record.
-fn encrypted_hello(public_name: &str) -> Result<Vec<u8>> {
-    let name = public_name.as_bytes();
+/// A ClientHello of TLS 1.3 that shows `name`, in one record; for labs whose servers need not understand it.
+///
+/// # Errors
+/// `name` is too long.
+pub fn client_hello(name: &str) -> Result<Vec<u8>> {
+    hello(name, false)
+}
+
+/// A ClientHello of TLS 1.3 (RFC 8446, section 4.1.2), with an outer `encrypted_client_hello` extension (RFC 9849,
+/// section 5) if it is `encrypted`, in one record.
+fn hello(shown: &str, encrypted: bool) -> Result<Vec<u8>> {
+    let name = shown.as_bytes();
     // `server_name` holds a list of one entry of type host_name (RFC 6066, section 3).
     let mut entry = vec![0];
     entry.extend(with_length(name)?);
@@ -276,9 +284,9 @@ fn encrypted_hello(public_name: &str) -> Result<Vec<u8>> {
     let mut share = vec![0x00, 0x1d];
     share.extend(with_length(&[0x42; 32])?);
 
+    let ech = encrypted.then_some((ECH_EXTENSION, ech));
     let mut extensions = Vec::new();
-    for (number, content) in [
-        (ECH_EXTENSION, ech),
+    for (number, content) in ech.into_iter().chain([
         (0, with_length(&entry)?),
         (10, vec![0x00, 0x02, 0x00, 0x1d]),
         (
@@ -288,7 +296,7 @@ fn encrypted_hello(public_name: &str) -> Result<Vec<u8>> {
         (16, b"\x00\x09\x08http/1.1".to_vec()),
         (43, vec![0x02, 0x03, 0x04]),
         (51, with_length(&share)?),
-    ] {
+    ]) {
         extensions.extend(u16::to_be_bytes(number));
         extensions.extend(with_length(&content)?);
     }

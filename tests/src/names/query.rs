@@ -1,6 +1,6 @@
 //! A client that asks name servers over UDP and TCP, and keeps nothing in mind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -93,6 +93,34 @@ impl Asker {
         read(&read_message(&mut stream)?, id)
     }
 
+    /// Asks for the IPv4 and IPv6 addresses of all `names`, `window` names at a time and each question from a port of its
+    /// own, as resolvers do (RFC 5452, section 9.2).
+    ///
+    /// # Errors
+    /// A name is none, or a question isn't answered within 5 s.
+    pub fn resolve_all<'n>(
+        &self,
+        names: impl IntoIterator<Item = &'n str>,
+        window: usize,
+    ) -> Result<Book> {
+        let names: Vec<&str> = names.into_iter().collect();
+        let mut told = Book::new();
+        for names in names.chunks(window.max(1)) {
+            let mut open = Vec::new();
+            for name in names {
+                for kind in [RecordType::A, RecordType::AAAA] {
+                    open.push((*name, self.udp_later(name, kind)?));
+                }
+            }
+            for (name, asked) in open {
+                let reply = asked.wait().with_context(|| name.to_owned())?;
+                let addresses = told.entry(name.to_owned()).or_default();
+                addresses.extend(reply.addresses);
+            }
+        }
+        Ok(told)
+    }
+
     /// Asks for the IPv4 address of each of `names` from one socket, `window` questions at a time, and returns how many
     /// were answered. A lost question is lost.
     ///
@@ -128,6 +156,9 @@ impl Asker {
         }
     }
 }
+
+/// The addresses that were told for each name.
+pub type Book = BTreeMap<String, BTreeSet<IpAddr>>;
 
 /// A question over UDP whose answer is still to come.
 #[derive(Debug)]
