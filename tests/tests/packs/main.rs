@@ -4,6 +4,7 @@
 mod drive;
 mod expect;
 mod hosts;
+mod named;
 mod near;
 mod pack;
 mod plan;

@@ -188,7 +188,7 @@ pub(crate) fn id(row: &Row<'_>) -> String {
 }
 
 /// What a flow nearly met, as (distance, kind, id), by the rank of the kind.
-fn ranks(plan: &Plan<'_>, spec: &Spec) -> [Vec<(u16, &'static str, String)>; 6] {
+pub(crate) fn ranks(plan: &Plan<'_>, spec: &Spec) -> [Vec<(u16, &'static str, String)>; 6] {
     let mut ranks: [Vec<_>; 6] = Default::default();
     let is = |roles: &[String], wanted: &str| roles.iter().any(|role| role == wanted);
     let may = |roles: &[String], wanted: &str| wanted == role::ANY || is(roles, wanted);
