@@ -203,9 +203,7 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub const fn named(self, verdict: Verdict) -> Self {
-        Self(
-            self.0 & !(3 << VERDICT | HELD | COUNTED) | NAMED | (verdict as u32) << VERDICT,
-        )
+        Self(self.0 & !(3 << VERDICT | HELD | COUNTED) | NAMED | (verdict as u32) << VERDICT)
     }
 
     /// The same state with `verdict` without a name, since none is needed any more or none will come.

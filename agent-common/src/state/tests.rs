@@ -244,7 +244,12 @@ fn a_flow_that_was_counted_before_it_is_held_is_not_counted_again() {
     assert!(!fresh.is_held() && !fresh.is_uncounted());
     let again = fresh.held(Verdict::Unexpected);
     assert!(again.is_held() && !again.is_uncounted());
-    assert!(!again.rejudged(Verdict::Expected, 2).held(Verdict::Expected).is_uncounted());
+    assert!(
+        !again
+            .rejudged(Verdict::Expected, 2)
+            .held(Verdict::Expected)
+            .is_uncounted()
+    );
     let judgement = Judgement {
         slot: crate::classify::UNEXPECTED_SLOT,
         initiator: Side::A,

@@ -81,7 +81,8 @@ impl UserSpace {
     pub fn install(&mut self, matrix: &Arc<Installed>, now: u64) {
         self.generation = self.generation.wrapping_add(1);
         self.table.begin_generation(self.generation);
-        self.namer.install(matrix, now);
+        // Nothing can refuse it, so that it is not to be taken back.
+        drop(self.namer.install(matrix, now));
         self.table.want(self.namer.probe_flags());
     }
 

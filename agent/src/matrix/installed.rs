@@ -159,6 +159,12 @@ impl Installed {
             .chain(self.mixed.rules())
     }
 
+    /// How many of [`Self::rules`] follow from the matrix alone; they come first.
+    #[must_use]
+    pub fn fixed_rules(&self) -> usize {
+        self.compiled.rules.len() + self.fixed.nameless.len()
+    }
+
     /// The roles of an address by its prefix, built-in ones included; none if it is not bound.
     #[must_use]
     pub fn roles_of(&self, address: &Address) -> &[BoundRole] {
@@ -245,6 +251,10 @@ fn nameless(compiled: &Compiled, dependent: &[Rule]) -> Vec<Rule> {
         }
         if is_named(compiled, rule.from) {
             nameless.insert((NAMELESS_CLASS, rule.to, rule.port_class, rule.protocol));
+        }
+        if is_named(compiled, rule.from) && is_named(compiled, rule.to) {
+            // Neither end may be known yet.
+            nameless.insert((ANY_CLASS, NAMELESS_CLASS, rule.port_class, rule.protocol));
         }
     }
     nameless

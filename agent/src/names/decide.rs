@@ -56,7 +56,7 @@ pub(super) struct Sources<'a> {
 
 /// The name and slot of a flow, or nothing if it is better to wait.
 pub(super) fn decide(case: &Case<'_>, sources: &mut Sources<'_>) -> Option<FlowName> {
-    if case.may_come && !case.last {
+    if case.hello.is_none() && case.may_come && !case.last {
         return None;
     }
     let mut desk = Desk::new(case, sources);
@@ -64,7 +64,9 @@ pub(super) fn decide(case: &Case<'_>, sources: &mut Sources<'_>) -> Option<FlowN
         .hello
         .and_then(|hello| Some((hello, hello.server_name.clone()?)));
     if let Some((hello, name)) = written {
-        if !hello.encrypted || desk.dns_knows(&name) || desk.is_not_outer(&name) {
+        let is_true =
+            || !desk.is_outer(&name) && (desk.dns_knows(&name) || desk.is_not_outer(&name));
+        if !hello.encrypted || is_true() {
             return Some(desk.by_hello(hello, name));
         }
         let outer = format!("the ClientHello is encrypted; {name} is only its outer name");
@@ -108,8 +110,11 @@ struct Desk<'a, 'b> {
     server: Address,
     /// What the client was told about the server's address, newest first.
     told: Vec<Told>,
-    /// What anybody was told, once it is asked for: an address may have thousands of names.
-    anybody: OnceCell<Vec<Told>>,
+    /// Whether it may have been told more than these.
+    told_more: bool,
+    /// What anybody was told, once it is asked for, since an address may have thousands of names; and whether there may be
+    /// more.
+    anybody: OnceCell<(Vec<Told>, bool)>,
 }
 
 impl<'a, 'b> Desk<'a, 'b> {
@@ -117,8 +122,9 @@ impl<'a, 'b> Desk<'a, 'b> {
         let (client, _) = case.key.end(case.initiator);
         let (server, _) = case.key.end(case.initiator.other());
         // What held when the flow began: a flow may be looked at long after.
-        let told = current(sources.book.told(&client, &server, case.begun));
+        let (told, told_more) = current(sources.book.told(&client, &server, case.begun));
         Self {
+            told_more,
             case,
             sources,
             client,
@@ -129,13 +135,35 @@ impl<'a, 'b> Desk<'a, 'b> {
     }
 
     fn anybody(&self) -> &[Told] {
+        &self.of_anybody().0
+    }
+
+    fn of_anybody(&self) -> &(Vec<Told>, bool) {
         self.anybody
             .get_or_init(|| current(self.sources.book.names_of(&self.server, self.case.begun)))
+    }
+
+    /// Whether there may be more names than those that are looked at.
+    fn are_more(&self) -> bool {
+        if self.told.is_empty() {
+            self.of_anybody().1
+        } else {
+            self.told_more
+        }
     }
 
     fn dns_knows(&self, name: &str) -> bool {
         let is_it = |told: &Told| &*told.name == name;
         self.told.iter().any(is_it) || self.anybody().iter().any(is_it)
+    }
+
+    /// Whether another name of the address shows `name` in its place, as its HTTPS record says.
+    fn is_outer(&self, name: &Name) -> bool {
+        self.told
+            .iter()
+            .chain(self.anybody())
+            .filter(|told| told.name != *name)
+            .any(|told| self.sources.public_names.get(&told.name) == Some(name))
     }
 
     /// Whether the visible name of an encrypted ClientHello is no other's: every name of the address shows another one in
@@ -153,10 +181,16 @@ impl<'a, 'b> Desk<'a, 'b> {
     /// The slot if the server stands for `patterns`.
     fn slot(&mut self, patterns: &[u32]) -> u32 {
         let matrix = &mut *self.sources.matrix;
-        let from = self
-            .sources
-            .book
-            .patterns_of(&self.client, self.sources.now);
+        let book = &*self.sources.book;
+        let mut from = book.patterns_of(&self.client, self.sources.now);
+        // What its own name meant when the flow began may be over by now.
+        for told in book.names_of(&self.client, self.case.begun) {
+            if told.current {
+                from.extend(told.patterns);
+            }
+        }
+        from.sort_unstable();
+        from.dedup();
         let from = NamedEnd {
             class: matrix.address_class(&self.client),
             patterns: &from,
@@ -292,7 +326,7 @@ impl<'a, 'b> Desk<'a, 'b> {
             .or_else(|| judged.iter().find(before))
             .or(judged.first());
         let (name, _, slot) = chosen?.clone();
-        if slot < FIRST_RULE_SLOT && judged.len() >= LOOKED_AT {
+        if slot < FIRST_RULE_SLOT && self.are_more() {
             return self.one_of_many();
         }
         let expected = slot >= FIRST_RULE_SLOT;
@@ -384,9 +418,11 @@ impl<'a, 'b> Desk<'a, 'b> {
     }
 }
 
-fn current(mut told: Vec<Told>) -> Vec<Told> {
+/// Those that are not over, and whether there may be more: the book tells so many at most.
+fn current(mut told: Vec<Told>) -> (Vec<Told>, bool) {
+    let are_more = told.len() >= LOOKED_AT;
     told.retain(|told| told.current);
-    told
+    (told, are_more)
 }
 
 fn listed<'n>(names: impl Iterator<Item = &'n Name>) -> String {

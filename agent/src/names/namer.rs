@@ -5,7 +5,7 @@
 //! Bounded everywhere: held flows, bytes of heads, DNS connections, answers a second, names. What does not fit is counted
 //! ([`NamerCounts`]), and a flow whose evidence was lost is never called unexpected.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use flowproof_common::address::Address;
@@ -51,6 +51,10 @@ const MAX_PUBLIC_NAMES: usize = 8192;
 /// Nanoseconds between two looks for what is too old.
 const UPKEEP: u64 = 100_000_000;
 const SECOND: u64 = 1_000_000_000;
+/// Nanoseconds beyond the time that flows wait, after which one that no sweep of the tables tells of is gone.
+const GONE: u64 = 5 * SECOND;
+/// Names of flows that live on which are passed over when a name is to make room.
+const PASSED_OVER: usize = 16;
 
 /// What becomes of a held flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,8 +121,18 @@ struct Held {
     may_come: bool,
     /// How often DNS made it worth another look.
     looks: u32,
-    /// Losses when it began.
-    losses: u64,
+    /// Tells its deadline from those of earlier flows between the same ends.
+    ticket: u64,
+    /// When it was last known to be there.
+    alive: u64,
+}
+
+/// What [`Namer::undo`] needs to take a matrix back.
+pub struct Before {
+    matrix: Installed,
+    published: Arc<Installed>,
+    placed: HashMap<Address, u32, foldhash::fast::RandomState>,
+    out: Decisions,
 }
 
 /// Answers over one DNS connection.
@@ -137,8 +151,11 @@ pub struct Namer {
     published: Arc<Installed>,
     placed: HashMap<Address, u32, foldhash::fast::RandomState>,
     held: HashMap<FlowKey, Held, foldhash::quality::RandomState>,
-    deadlines: VecDeque<(u64, FlowKey)>,
-    by_server: HashMap<Address, Vec<FlowKey>, foldhash::quality::RandomState>,
+    deadlines: VecDeque<(u64, FlowKey, u64)>,
+    ticket: u64,
+    /// Whether the back end tells of flows that are overdue, so that those it does not tell of are gone.
+    sweeps: bool,
+    by_server: HashMap<Address, HashSet<FlowKey>, foldhash::quality::RandomState>,
     heads: usize,
     /// By name: what its encrypted ClientHellos show in its place.
     public_names: PublicNames,
@@ -149,7 +166,12 @@ pub struct Namer {
     budget: u64,
     budget_at: u64,
     upkeep_at: u64,
-    losses: u64,
+    /// When evidence was last lost.
+    lost_at: Option<u64>,
+    /// Payloads that the back end has lost so far, once it has said so.
+    payloads_lost: Option<u64>,
+    /// What flows were judged by before the last reload changed it.
+    renamed: Vec<((FlowKey, Ticks), Arc<FlowName>)>,
     now: u64,
     counts: NamerCounts,
     out: Decisions,
@@ -169,6 +191,8 @@ impl Namer {
             placed: HashMap::default(),
             held: HashMap::default(),
             deadlines: VecDeque::new(),
+            ticket: 0,
+            sweeps: false,
             by_server: HashMap::default(),
             heads: 0,
             public_names: PublicNames::default(),
@@ -179,7 +203,9 @@ impl Namer {
             budget: ANSWERS_PER_SECOND,
             budget_at: 0,
             upkeep_at: 0,
-            losses: 0,
+            lost_at: None,
+            payloads_lost: None,
+            renamed: Vec::new(),
             now: 0,
             counts: NamerCounts::default(),
             out: Decisions::default(),
@@ -187,9 +213,15 @@ impl Namer {
     }
 
     /// Judges by another matrix. Names that were learned stay, and what they mean is looked up anew; the slots that names
-    /// made stay too.
-    pub fn install(&mut self, matrix: &Arc<Installed>, now: u64) {
+    /// made stay too. What is returned takes it back.
+    pub fn install(&mut self, matrix: &Arc<Installed>, now: u64) -> Before {
         self.now = self.now.max(now);
+        let before = Before {
+            matrix: self.matrix.clone(),
+            published: Arc::clone(&self.published),
+            placed: self.placed.clone(),
+            out: self.out.clone(),
+        };
         self.matrix = if matrix.directory.holds(&self.matrix.directory) {
             self.published = Arc::clone(matrix);
             self.out.matrix = Some(Arc::clone(matrix));
@@ -201,15 +233,7 @@ impl Namer {
                 self.matrix.directory.as_ref().clone(),
             )
         };
-        let patterns = self
-            .matrix
-            .compiled
-            .names
-            .iter()
-            .map(|name| name.pattern.clone());
-        let index = Arc::new(PatternIndex::new(patterns));
-        self.book.set_patterns(self.now, index);
-        drop(self.book.take_changed());
+        self.set_patterns();
         self.placed.clear();
         self.out.rules.clear();
         self.out.addresses.clear();
@@ -221,30 +245,71 @@ impl Namer {
         self.out.addresses.clear();
         self.publish();
         self.judge_anew();
+        before
+    }
+
+    /// Takes back the matrix that was installed last, because the back end can't judge by it. Everything is as it was:
+    /// classes have the numbers that the back end knows, and no flow changes its slot.
+    pub fn undo(&mut self, before: Before) {
+        self.matrix = before.matrix;
+        self.published = before.published;
+        self.placed = before.placed;
+        self.out = before.out;
+        for (id, name) in std::mem::take(&mut self.renamed) {
+            self.named.insert(id, name);
+        }
+        self.set_patterns();
+        // What the book forgot meanwhile for want of room has to be told.
+        let mut addresses: Vec<Address> = self.book.needed_addresses().collect();
+        addresses.extend(self.placed.keys().copied());
+        for address in addresses {
+            self.place(address);
+        }
+    }
+
+    fn set_patterns(&mut self) {
+        let patterns = self
+            .matrix
+            .compiled
+            .names
+            .iter()
+            .map(|name| name.pattern.clone());
+        let index = Arc::new(PatternIndex::new(patterns));
+        self.book.set_patterns(self.now, index);
+        drop(self.book.take_changed());
     }
 
     /// Flows that were judged by name keep their name, which may mean something else now.
     fn judge_anew(&mut self) {
+        self.renamed.clear();
         let live: Vec<(FlowKey, (Ticks, Side))> =
             self.live.iter().map(|(key, flow)| (*key, *flow)).collect();
         for (key, (first_seen, initiator)) in live {
             let Some(known) = self.named.get(&(key, first_seen)) else {
                 continue;
             };
-            let Some(name) = known.name.clone() else {
-                continue;
-            };
-            let mut changed = FlowName::clone(known);
-            let patterns = self.book.patterns_of_name(&name);
-            let slot = self.slot_with(&key, initiator, &patterns);
-            // A name that DNS contradicted is no better under another matrix.
-            let contradicted = changed
+            let known = Arc::clone(known);
+            // A name that DNS contradicted is no better under another matrix: what counts is the address.
+            let contradicted = known
                 .mismatch
                 .as_ref()
                 .is_some_and(|mismatch| mismatch.contradicted);
-            if slot != changed.slot && !contradicted {
+            let patterns = match &known.name {
+                Some(name) if !contradicted => self.book.patterns_of_name(name),
+                None if known.source == NameSource::Dns => {
+                    let (server, _) = key.end(initiator.other());
+                    self.book.patterns_of(&server, self.now)
+                }
+                Some(_) | None => Vec::new(),
+            };
+            let slot = self.slot_with(&key, initiator, &patterns);
+            if slot != known.slot {
+                let mut changed = FlowName::clone(&known);
                 changed.slot = slot;
-                changed.mismatch = None;
+                if !contradicted || slot >= FIRST_RULE_SLOT {
+                    changed.mismatch = None;
+                }
+                self.renamed.push(((key, first_seen), known));
                 self.named.insert((key, first_seen), Arc::new(changed));
                 self.out.flows.push((key, Ruling::Slot(slot)));
             }
@@ -349,18 +414,29 @@ impl Namer {
     pub fn on_event(&mut self, event: &Event) {
         self.now = self.now.max(event.time);
         let held = event.record.state.is_held();
+        if !held {
+            // The tables have judged it, or it is over, or another has taken its ends.
+            self.forget(&event.key);
+        }
         if event.kind == EventKind::Begun as u8 {
+            self.live.remove(&event.key);
             if held {
-                self.hold(&event.key, &event.record, event.time);
+                let midway = event.record.state.joined_midway();
+                self.hold(&event.key, &event.record, event.time, midway);
+            }
+        } else if event.kind == EventKind::Rejudged as u8 {
+            if held {
+                // A reload made it wait; its head went by long ago.
+                let begun = event.record.first_seen.to_nanos(self.now);
+                self.live.remove(&event.key);
+                self.hold(&event.key, &event.record, begun, true);
             }
         } else if event.kind == EventKind::Decided as u8 {
             if held && event.record.state.outcome().is_failure() {
                 self.no_head_will_come(&event.key);
             }
         } else if event.kind == EventKind::Ended as u8 {
-            if held {
-                self.no_head_will_come(&event.key);
-            }
+            self.forget(&event.key);
             self.live.remove(&event.key);
             for from_b in [false, true] {
                 self.streams.remove(&(event.key, from_b));
@@ -371,26 +447,27 @@ impl Namer {
     /// Hears of a held flow that is older than [`Settings::hold`]: nobody may have told of its beginning, because the
     /// event was lost or came to an earlier daemon.
     pub fn on_overdue(&mut self, key: &FlowKey, record: &FlowRecord) {
-        if !record.state.is_held() || self.held.contains_key(key) {
+        self.sweeps = true;
+        if !record.state.is_held() {
             return;
         }
-        let age = Ticks::from_nanos(self.now).nanos_since(record.first_seen);
-        self.hold(key, record, self.now.saturating_sub(age));
         if let Some(held) = self.held.get_mut(key) {
-            // Its head went by unread.
-            held.midway = true;
-            held.may_come = false;
+            held.alive = self.now;
+            return;
         }
+        // Its head went by unread.
+        self.hold(key, record, record.first_seen.to_nanos(self.now), true);
         self.consider(key, true);
     }
 
-    fn hold(&mut self, key: &FlowKey, record: &FlowRecord, begun: u64) {
+    /// Watches a flow; `midway` if its head went by.
+    fn hold(&mut self, key: &FlowKey, record: &FlowRecord, begun: u64, midway: bool) {
         if self.held.len() >= MAX_HELD && !self.held.contains_key(key) {
             return;
         }
         self.forget(key);
         let initiator = record.state.initiator();
-        let midway = record.state.joined_midway();
+        self.ticket += 1;
         let held = Held {
             initiator,
             first_seen: record.first_seen,
@@ -400,14 +477,25 @@ impl Namer {
             head: None,
             hello: None,
             looks: 0,
-            losses: self.losses,
+            ticket: self.ticket,
+            alive: self.now,
         };
         let (server, _) = key.end(initiator.other());
-        self.by_server.entry(server).or_default().push(*key);
-        self.deadlines
-            .push_back((self.now.saturating_add(self.settings.hold), *key));
+        self.by_server.entry(server).or_default().insert(*key);
         self.held.insert(*key, held);
+        self.set_deadline(key, self.ticket, self.settings.hold);
         self.consider(key, false);
+    }
+
+    fn set_deadline(&mut self, key: &FlowKey, ticket: u64, wait: u64) {
+        if self.deadlines.len() >= 4 * MAX_HELD {
+            let held = &self.held;
+            self.deadlines.retain(|(_, key, ticket)| {
+                held.get(key).is_some_and(|held| held.ticket == *ticket)
+            });
+        }
+        let deadline = self.now.saturating_add(wait);
+        self.deadlines.push_back((deadline, *key, ticket));
     }
 
     /// Takes a flow off the list of those that wait.
@@ -416,7 +504,7 @@ impl Namer {
         self.heads -= usize::from(held.head.is_some());
         let (server, _) = key.end(held.initiator.other());
         if let Some(keys) = self.by_server.get_mut(&server) {
-            keys.retain(|other| other != key);
+            keys.remove(key);
             if keys.is_empty() {
                 self.by_server.remove(&server);
             }
@@ -435,7 +523,18 @@ impl Namer {
     /// Counts what could not be read because it was lost or left out.
     fn lose_head(&mut self) {
         self.counts.heads_lost += 1;
-        self.losses += 1;
+        self.lose();
+    }
+
+    fn lose(&mut self) {
+        self.lost_at = Some(self.now);
+    }
+
+    /// Whether something was lost that may have told the name of a flow that began at `begun`: since then, or shortly
+    /// before, when its client asked for the address.
+    fn may_have_lost(&self, begun: u64) -> bool {
+        self.lost_at
+            .is_some_and(|at| at.saturating_add(self.settings.hold) >= begun)
     }
 
     /// Reads a payload.
@@ -485,7 +584,7 @@ impl Namer {
     /// Counts an answer that could not be read because it was lost or left out.
     fn lose_answer(&mut self) {
         self.counts.answers_lost += 1;
-        self.losses += 1;
+        self.lose();
     }
 
     fn on_dns(&mut self, payload: &Payload<'_>) {
@@ -508,6 +607,7 @@ impl Namer {
             if let Some(idle) = idle.map(|(id, _)| *id) {
                 self.streams.remove(&idle);
                 self.counts.answers_lost += 1;
+                self.lose();
             }
         }
         let stream = self.streams.entry(id).or_default();
@@ -575,7 +675,8 @@ impl Namer {
         let Some(keys) = self.by_server.get(&server) else {
             return;
         };
-        for key in keys.clone() {
+        let keys: Vec<FlowKey> = keys.iter().copied().collect();
+        for key in keys {
             let worth = self.held.get_mut(&key).is_some_and(|held| {
                 held.looks += 1;
                 !held.may_come && held.looks <= MAX_LOOKS
@@ -630,19 +731,30 @@ impl Namer {
             self.book.expire(self.now);
             self.place_changed();
         }
-        while let Some((deadline, key)) = self.deadlines.front().copied() {
+        // Those that wait on get a new deadline, and not at once if flows are to wait no time at all.
+        let mut wait_on = Vec::new();
+        while let Some((deadline, key, ticket)) = self.deadlines.front().copied() {
             if deadline > self.now {
                 break;
             }
             self.deadlines.pop_front();
-            // A later flow of the same ends has a deadline of its own.
-            let due = self
-                .held
-                .get(&key)
-                .is_some_and(|held| held.begun.saturating_add(self.settings.hold) <= self.now);
-            if due {
-                self.consider(&key, true);
+            let is_due = |held: &Held| held.ticket == ticket;
+            if !self.held.get(&key).is_some_and(is_due) {
+                continue;
             }
+            self.consider(&key, true);
+            if let Some(held) = self.held.get(&key) {
+                let silence = self.settings.hold.saturating_add(GONE);
+                if self.sweeps && self.now.saturating_sub(held.alive) > silence {
+                    // Pushed out of the kernel's table, which nobody told.
+                    self.forget(&key);
+                } else {
+                    wait_on.push((key, ticket));
+                }
+            }
+        }
+        for (key, ticket) in wait_on {
+            self.set_deadline(&key, ticket, self.settings.hold.max(UPKEEP));
         }
     }
 
@@ -657,12 +769,15 @@ impl Namer {
     /// When [`Self::advance_time`] has something to do next, nanoseconds.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        self.deadlines.front().map(|(deadline, _)| *deadline)
+        self.deadlines.front().map(|(deadline, ..)| *deadline)
     }
 
-    /// Says how many payloads the back end has lost so far.
+    /// Says how many payloads the back end has lost so far; the first time what was lost before anybody read them.
     pub fn set_losses(&mut self, losses: u64) {
-        self.losses = self.losses.max(losses);
+        let before = self.payloads_lost.replace(losses);
+        if before.is_some_and(|before| losses > before) {
+            self.lose();
+        }
     }
 
     fn consider(&mut self, key: &FlowKey, last: bool) {
@@ -686,12 +801,19 @@ impl Namer {
         let Some(found) = decide(&case, &mut sources) else {
             return;
         };
-        if found.slot < FIRST_RULE_SLOT && found.name.is_none() {
+        // A name that the initiator wrote is what it is. What DNS says, or that it says nothing, is worth less where
+        // the head or an answer was missed.
+        let contradicted = found
+            .mismatch
+            .as_ref()
+            .is_some_and(|mismatch| mismatch.contradicted);
+        let written = !matches!(found.source, NameSource::Dns | NameSource::None);
+        if found.slot < FIRST_RULE_SLOT && (!written || contradicted) {
             if held.midway {
                 // It waits on for DNS; that it is unexpected nobody can say.
                 return;
             }
-            if held.losses != self.losses {
+            if self.may_have_lost(held.begun) {
                 self.forget(key);
                 self.out.flows.push((*key, Ruling::GiveUp));
                 return;
@@ -712,17 +834,22 @@ impl Namer {
         }
         self.counts.mismatches += u64::from(found.mismatch.is_some());
         self.out.flows.push((*key, Ruling::Slot(found.slot)));
+        let mut passed_over = 0;
         while self.named_order.len() >= MAX_NAMED {
-            if let Some((old, first_seen)) = self.named_order.pop_front() {
-                self.named.remove(&(old, first_seen));
-                if self
-                    .live
-                    .get(&old)
-                    .is_some_and(|(live, _)| *live == first_seen)
-                {
-                    self.live.remove(&old);
+            let Some((old, first_seen)) = self.named_order.pop_front() else {
+                break;
+            };
+            let live = self.live.get(&old);
+            if live.is_some_and(|(live, _)| *live == first_seen) {
+                if passed_over < PASSED_OVER {
+                    // It is to be judged anew when the matrix changes.
+                    passed_over += 1;
+                    self.named_order.push_back((old, first_seen));
+                    continue;
                 }
+                self.live.remove(&old);
             }
+            self.named.remove(&(old, first_seen));
         }
         let id = (*key, held.first_seen);
         if self.named.insert(id, Arc::new(found)).is_none() {

@@ -224,8 +224,9 @@ impl EbpfCapture {
 
     /// Reads names from payloads, and has the kernel do what follows from them and from time.
     fn name(&mut self, payloads: &[Vec<u8>]) -> Result<(), CaptureError> {
-        self.namer
-            .set_losses(self.sweep.counter(Counter::PayloadLost));
+        if let Some(lost) = self.sweep.counter(Counter::PayloadLost) {
+            self.namer.set_losses(lost);
+        }
         for payload in payloads {
             if let Some((head, bytes)) = payload
                 .split_at_checked(size_of::<PayloadHead>())
@@ -315,13 +316,12 @@ impl Capture for EbpfCapture {
     }
 
     fn install(&mut self, matrix: &Arc<Installed>) -> Result<(), CaptureError> {
-        let before = Arc::clone(self.namer.matrix());
-        self.namer.install(matrix, clock::monotonic());
+        let before = self.namer.install(matrix, clock::monotonic());
         let filled = self.loaded.fill(&mut self.ebpf, &self.namer);
         let generation = match filled {
             Ok(generation) => generation,
             Err(error) => {
-                self.namer.install(&before, clock::monotonic());
+                self.namer.undo(before);
                 return Err(error);
             }
         };
@@ -332,7 +332,7 @@ impl Capture for EbpfCapture {
         };
         if let Err(error) = tables::write_settings(&self.ebpf, settings) {
             self.loaded.discard(&mut self.ebpf);
-            self.namer.install(&before, clock::monotonic());
+            self.namer.undo(before);
             return Err(error);
         }
         self.settings = settings;

@@ -116,9 +116,9 @@ impl Sweep {
         std::mem::take(&mut self.overdue)
     }
 
-    /// A counter of the probe at the last look.
-    pub(super) fn counter(&self, which: Counter) -> u64 {
-        self.counters.get(which as usize).copied().unwrap_or(0)
+    /// A counter of the probe at the last look; none before the first.
+    pub(super) fn counter(&self, which: Counter) -> Option<u64> {
+        self.counters.get(which as usize).copied()
     }
 
     /// Has the kernel do what is ordered.

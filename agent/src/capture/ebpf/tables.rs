@@ -9,7 +9,8 @@ use aya::maps::lpm_trie::Key;
 use aya::{Ebpf, Pod};
 use flowproof_common::address::Address;
 use flowproof_common::classify::{
-    DEPENDS_ON_NAME, FIRST_RULE_SLOT, PREFIX_GENERATION_BITS, PrefixKey, RuleKey,
+    ANY_CLASS, CLASS_INDEX, DEPENDS_ON_NAME, FIRST_RULE_SLOT, NAMELESS_CLASS,
+    PREFIX_GENERATION_BITS, PrefixKey, RuleKey,
 };
 use flowproof_common::record::Settings;
 
@@ -125,6 +126,9 @@ pub(super) struct Loaded {
     bound: HashMap<Address, u32>,
     /// Addresses in the table by name.
     by_name: HashSet<Address>,
+    /// Classes that names made and that not all rules of which found room, by their index. Judged by what rules there
+    /// are, their addresses would lose what their prefixes allow.
+    incomplete: HashSet<u32>,
     /// Whether it was told that something found no room.
     full: bool,
     retired: Option<(Generation, Instant)>,
@@ -173,6 +177,7 @@ impl Loaded {
             next: None,
             bound: HashMap::new(),
             by_name: HashSet::new(),
+            incomplete: HashSet::new(),
             full: false,
             retired: None,
         };
@@ -199,7 +204,16 @@ impl Loaded {
         self.check_room(namer)?;
         let number = self.in_force.number.wrapping_add(1).max(1);
         let compiled = &matrix.compiled;
-        let by_name: HashMap<Address, u32> = namer.placed().collect();
+        let room = self.room_for_rules(matrix);
+        let incomplete: HashSet<u32> = matrix
+            .rules()
+            .skip(room)
+            .map(|(rule, _)| newer_class(&rule))
+            .collect();
+        let by_name: HashMap<Address, u32> = namer
+            .placed()
+            .filter(|(_, class)| !incomplete.contains(&(class & CLASS_INDEX)))
+            .collect();
         // A whole address that also stands for a name has its class by name, which includes the other.
         let bound = compiled
             .prefixes
@@ -220,9 +234,10 @@ impl Loaded {
             .unzip();
         let (rules, slots): (Vec<_>, Vec<_>) = matrix
             .rules()
+            .take(room)
             .map(|(rule, value)| (rule_key(number, &rule), value))
             .unzip();
-        let (member_keys, members): (Vec<u64>, Vec<u64>) = matrix
+        let (mut member_keys, members): (Vec<u64>, Vec<u64>) = matrix
             .directory
             .iter()
             .flat_map(|(slot, own)| member_entries(slot, own))
@@ -245,6 +260,11 @@ impl Loaded {
             .and_then(|()| write(ebpf, "RULES", &next.rules, &slots));
         if let Err(error) = filled {
             delete(ebpf, &next)?;
+            // Slots of a matrix that was never in force would be taken for another's after a restart.
+            let in_force = self.directory.len() as u64;
+            member_keys.retain(|key| key >> 32 >= in_force);
+            batch::delete(map_data(ebpf, "SLOT_MEMBERS")?, &member_keys)
+                .map_err(|error| failed("removing counter slots", &error))?;
             return Err(error);
         }
         self.bound = compiled
@@ -254,7 +274,8 @@ impl Loaded {
             .map(|prefix| (prefix.address, prefix.class))
             .collect();
         self.by_name = by_name.into_keys().collect();
-        self.full = false;
+        self.full = !incomplete.is_empty();
+        self.incomplete = incomplete;
         self.next = Some((next, matrix.directory.as_ref().clone()));
         Ok(number)
     }
@@ -271,7 +292,7 @@ impl Loaded {
             ),
             (
                 "rules",
-                matrix.rules().count() + self.in_force.rules.len(),
+                matrix.fixed_rules() + self.in_force.rules.len(),
                 self.sizes.rules,
             ),
             ("counter slots", matrix.directory.len(), self.sizes.slots),
@@ -288,6 +309,15 @@ impl Loaded {
         Ok(())
     }
 
+    /// How many of a matrix' rules are written: all that follow from it alone, and as many as names made as leave room for
+    /// the matrix after it.
+    fn room_for_rules(&self, matrix: &Installed) -> usize {
+        let beside = (self.sizes.rules as usize).saturating_sub(self.in_force.rules.len());
+        (self.sizes.rules as usize / 2)
+            .min(beside)
+            .max(matrix.fixed_rules())
+    }
+
     /// Adds what names have taught since the matrix was put in force. What finds no room is left out, which is told: flows
     /// to such addresses are judged one by one.
     pub(super) fn learn(&mut self, ebpf: &Ebpf, decisions: &Decisions) -> Result<(), CaptureError> {
@@ -296,13 +326,16 @@ impl Loaded {
             self.learn_slots(ebpf, matrix)?;
         }
         let room = (self.sizes.rules as usize / 2).saturating_sub(self.in_force.rules.len());
-        let (keys, values): (Vec<_>, Vec<_>) = decisions
-            .rules
-            .iter()
-            .filter(|(_, value)| self.has_slot(value & !DEPENDS_ON_NAME))
-            .take(room)
-            .map(|(rule, value)| (rule_key(number, rule), *value))
-            .unzip();
+        let mut keys = Vec::new();
+        let mut values = Vec::new();
+        for (rule, value) in &decisions.rules {
+            if self.has_slot(value & !DEPENDS_ON_NAME) && keys.len() < room {
+                keys.push(rule_key(number, rule));
+                values.push(*value);
+            } else {
+                self.incomplete.insert(newer_class(rule));
+            }
+        }
         if keys.len() < decisions.rules.len() && !std::mem::replace(&mut self.full, true) {
             tracing::warn!(
                 "the kernel's tables have no room for more combinations of names: flows to further addresses are judged \
@@ -318,6 +351,7 @@ impl Loaded {
         let mut gone = Vec::new();
         for (address, class) in known {
             let key = prefix_key(number, &address, FULL);
+            let class = class.filter(|class| !self.incomplete.contains(&(class & CLASS_INDEX)));
             match class.or_else(|| self.bound.get(&address).copied()) {
                 Some(class) => {
                     if self.by_name.contains(&address) || self.has_room_for_prefix() {
@@ -409,6 +443,15 @@ impl Loaded {
         }
         Ok(())
     }
+}
+
+/// The index of the later made of a rule's two classes: the one that the rule was made for, if names made it.
+fn newer_class(rule: &Rule) -> u32 {
+    let index = |class| match class {
+        ANY_CLASS | NAMELESS_CLASS => 0,
+        class => class & CLASS_INDEX,
+    };
+    index(rule.from).max(index(rule.to))
 }
 
 fn rule_key(generation: u32, rule: &Rule) -> RuleKey {
