@@ -296,5 +296,27 @@ mod properties {
             let answers = flow.decided.iter().filter(|outcome| **outcome == Outcome::Answered).count();
             proptest::prop_assert!(answers <= 1);
         }
+
+        /// Waiting for a name, being named and reloads change nothing of what happened to the flow.
+        #[test]
+        fn names_disturb_nothing_else(bits in 0_u32.., steps in proptest::collection::vec((0..4_u8, 0..3_usize, 0_u32..), 0..12)) {
+            const OTHERS: u32 = !(HELD | NAMED | COUNTED | 3 << VERDICT | 0xff << GENERATION);
+            let mut state = State(bits);
+            for (step, verdict, generation) in steps {
+                let verdict = Verdict::ALL[verdict];
+                state = match step {
+                    0 => state.held(verdict),
+                    1 => state.named(verdict),
+                    2 => state.released(verdict),
+                    _ => state.rejudged(verdict, generation),
+                };
+                proptest::prop_assert_eq!(state.0 & OTHERS, bits & OTHERS);
+                proptest::prop_assert_eq!(state.verdict(), verdict);
+                proptest::prop_assert!(step != 0 || state.is_held() && !state.is_named());
+                proptest::prop_assert!(step != 1 || !state.is_held() && state.is_named());
+                proptest::prop_assert!(step != 2 || !state.is_held());
+                proptest::prop_assert!(step != 3 || state.is_of_generation(generation));
+            }
+        }
     }
 }

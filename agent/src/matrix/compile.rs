@@ -322,4 +322,4 @@ fn number(address: IpAddr) -> u128 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -971,3 +971,6 @@ impl Tables for NamedTables<'_> {
         self.matrix.has_names()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -828,6 +828,8 @@ fn packets_from_the_past_keep_their_times() {
     );
 }
 
+mod held;
+
 mod properties {
     use super::*;
     use proptest::prelude::*;

@@ -21,7 +21,7 @@ use crate::matrix::{
 
 /// `role = prefix prefix`, or `from -> to: service service` (`<-` inbound, `<>` both), one a line; `system id` begins
 /// a system.
-fn parse(text: &str) -> (Matrix, Vec<(BoundRole, Vec<Binding>)>) {
+pub(crate) fn parse(text: &str) -> (Matrix, Vec<(BoundRole, Vec<Binding>)>) {
     let mut matrix = Matrix::default();
     let mut bindings = Vec::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -92,7 +92,7 @@ fn parse(text: &str) -> (Matrix, Vec<(BoundRole, Vec<Binding>)>) {
     (matrix, bindings)
 }
 
-fn install(
+pub(crate) fn install(
     matrix: Matrix,
     bindings: Vec<(BoundRole, Vec<Binding>)>,
     host: &HostAddresses,

@@ -10,5 +10,5 @@ mod pieces;
 pub mod quic;
 pub mod stream;
 #[cfg(test)]
-mod testing;
+pub(in crate::names) mod testing;
 mod tls;

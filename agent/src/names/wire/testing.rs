@@ -121,12 +121,12 @@ pub(super) fn ech_list(version: u16, public_name: &str) -> Vec<u8> {
 }
 
 /// A TLS extension (RFC 8446, section 4.2).
-pub(super) fn extension(kind: u16, data: &[u8]) -> Vec<u8> {
+pub(in crate::names) fn extension(kind: u16, data: &[u8]) -> Vec<u8> {
     [&kind.to_be_bytes()[..], &vector16(data)].concat()
 }
 
 /// `server_name` with one host name (RFC 6066, section 3).
-pub(super) fn sni(name: &[u8]) -> Vec<u8> {
+pub(in crate::names) fn sni(name: &[u8]) -> Vec<u8> {
     let entry = [&[0][..], &vector16(name)].concat();
     extension(0, &vector16(&entry))
 }
@@ -138,7 +138,7 @@ pub(super) fn alpn(protocols: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A ClientHello message with the extensions given (RFC 8446, section 4.1.2).
-pub(super) fn client_hello(extensions: &[Vec<u8>]) -> Vec<u8> {
+pub(in crate::names) fn client_hello(extensions: &[Vec<u8>]) -> Vec<u8> {
     let mut body = vec![3, 3];
     body.extend([0x5a; 32]);
     body.extend(vector8(&[0xa5; 32]));
@@ -151,7 +151,7 @@ pub(super) fn client_hello(extensions: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// Handshake bytes in TLS records of at most `most` bytes (RFC 8446, section 5.1).
-pub(super) fn records(version: u16, most: usize, handshake: &[u8]) -> Vec<u8> {
+pub(in crate::names) fn records(version: u16, most: usize, handshake: &[u8]) -> Vec<u8> {
     handshake
         .chunks(most)
         .flat_map(|part| [&[22][..], &version.to_be_bytes(), &vector16(part)].concat())
