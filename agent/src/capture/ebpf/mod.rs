@@ -690,4 +690,208 @@ mod tests {
             });
         }
     }
+
+    fn matrix(text: &str) -> Arc<Installed> {
+        let (matrix, bindings) = crate::matrix::compile::tests::parse(text);
+        let host = crate::matrix::compile::HostAddresses::Unknown;
+        Arc::new(crate::matrix::compile::tests::install(
+            matrix, bindings, &host,
+        ))
+    }
+
+    /// Two addresses on loopback: the client's, and one that is learned to stand for a name.
+    fn in_namespace_with_addresses(body: impl FnOnce() + Send + 'static) {
+        in_namespace(|| {
+            for address in ["10.77.0.1/32", "10.77.0.2/32"] {
+                let added = std::process::Command::new("ip")
+                    .args(["address", "add", address, "dev", "lo"])
+                    .status()
+                    .unwrap();
+                assert!(added.success());
+            }
+            body();
+        });
+    }
+
+    /// From the one address to the other.
+    fn connect(listener: &TcpListener) -> (TcpStream, TcpStream) {
+        use nix::sys::socket::{
+            AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket,
+        };
+        use std::os::fd::AsRawFd as _;
+        let client = socket(
+            AddressFamily::Inet,
+            SockType::Stream,
+            SockFlag::empty(),
+            None,
+        )
+        .unwrap();
+        bind(client.as_raw_fd(), &SockaddrIn::new(10, 77, 0, 1, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        connect(client.as_raw_fd(), &SockaddrIn::new(10, 77, 0, 2, port)).unwrap();
+        (TcpStream::from(client), listener.accept().unwrap().0)
+    }
+
+    fn name_of_the_server() -> crate::names::answer::Answer {
+        crate::names::answer::Answer {
+            question: crate::names::answer::fold("good.example.org").unwrap(),
+            kind: crate::names::answer::Kind::A,
+            result: crate::names::answer::Result::Found,
+            aliases: Vec::new(),
+            addresses: vec![("10.77.0.2".parse().unwrap(), 600)],
+            ech_public_name: None,
+        }
+    }
+
+    const BY_NAME: &str = "system s
+        client = 10.77.0.1/32
+        web = good.example.org
+        client -> web: tcp/4443";
+    const BY_ADDRESS: &str = "system s
+        client = 10.77.0.1/32
+        web = 10.77.0.2/32
+        client -> web: tcp/4443";
+
+    fn totals(capture: &mut EbpfCapture) -> Vec<(u64, u64, u64)> {
+        let slots = capture.snapshot().unwrap().slots;
+        let slots = slots.iter().map(|slot| {
+            (
+                slot.flows.begun,
+                slot.flows.decided[Outcome::Answered as usize],
+                slot.traffic.packets.iter().sum(),
+            )
+        });
+        slots.collect()
+    }
+
+    fn kinds(events: &[Event]) -> Vec<(u8, bool)> {
+        events
+            .iter()
+            .map(|event| (event.kind, event.record.state.is_held()))
+            .collect()
+    }
+
+    /// A connection that was over before its name was known counts as a whole, and says so in the order of things.
+    #[test]
+    fn a_closed_connection_counts_when_its_name_is_known() {
+        use flowproof_common::record::EventKind::{Begun, Decided, Ended, Named};
+        in_namespace_with_addresses(|| {
+            let mut capture = watch_loopback();
+            capture.install(&matrix(BY_NAME)).unwrap();
+            let listener = TcpListener::bind("10.77.0.2:4443").unwrap();
+            let (client, server) = connect(&listener);
+            drop(client);
+            drop(server);
+            let before = events(&mut capture);
+            let expect = [(Begun as u8, true), (Decided as u8, true)];
+            assert_eq!(kinds(&before), expect);
+            assert!(totals(&mut capture).iter().all(|slot| *slot == (0, 0, 0)));
+            capture.namer_mut().learn(None, &name_of_the_server());
+            // No head came: that it is closed nobody has to say.
+            let deadline = Instant::now() + Duration::from_secs(15);
+            let mut after = Vec::new();
+            while after.is_empty() && Instant::now() < deadline {
+                after = events(&mut capture);
+            }
+            let expect = [Named, Decided, Ended].map(|kind| (kind as u8, false));
+            assert_eq!(kinds(&after), expect);
+            let record = after[0].record;
+            let packets = record.packets.iter().sum();
+            let slot = record.slot as usize;
+            assert!(record.slot >= FIRST_RULE_SLOT);
+            assert_eq!(totals(&mut capture)[slot], (1, 1, packets));
+        });
+    }
+
+    /// A reload that makes a flow wait, and one that releases it again, count each packet once.
+    #[test]
+    fn reloads_count_no_packet_twice() {
+        in_namespace_with_addresses(|| {
+            let mut capture = watch_loopback();
+            capture.install(&matrix(BY_ADDRESS)).unwrap();
+            let listener = TcpListener::bind("10.77.0.2:4443").unwrap();
+            let (mut client, _server) = connect(&listener);
+            client.write_all(b"one").unwrap();
+            assert!(!events(&mut capture).is_empty());
+            assert_eq!(
+                capture.flows().unwrap()[0].1.state.verdict().name(),
+                "expected"
+            );
+            capture.install(&matrix(BY_NAME)).unwrap();
+            client.write_all(b"two").unwrap();
+            let held = events(&mut capture);
+            assert!(held.iter().any(|event| event.record.state.is_held()));
+            assert_eq!(capture.namer().counts().waiting, 1);
+            client.write_all(b"three").unwrap();
+            capture.install(&matrix(BY_ADDRESS)).unwrap();
+            client.write_all(b"four").unwrap();
+            events(&mut capture);
+            assert_eq!(capture.namer().counts().waiting, 0);
+            capture.install(&matrix(BY_NAME)).unwrap();
+            client.write_all(b"five").unwrap();
+            events(&mut capture);
+            capture.namer_mut().learn(None, &name_of_the_server());
+            events(&mut capture);
+            client.write_all(b"six").unwrap();
+            events(&mut capture);
+            let record = capture.flows().unwrap()[0].1;
+            assert!(record.state.is_named() && !record.state.is_held());
+            let packets: u64 = totals(&mut capture).iter().map(|slot| slot.2).sum();
+            assert_eq!(packets, record.packets.iter().sum::<u64>());
+        });
+    }
+
+    /// Classes that names make and whose rules find no room take nothing away from what a prefix allows.
+    #[test]
+    fn a_full_table_forbids_nothing() {
+        in_namespace_with_addresses(|| {
+            let mut capture = watch_loopback();
+            let text = "system s
+                client = 10.77.0.1/32
+                host = 10.77.0.2/32
+                web = good.example.org
+                client -> host: tcp/4444
+                client -> web: tcp/4443";
+            capture.install(&matrix(text)).unwrap();
+            capture.loaded.fill_up();
+            capture.namer_mut().learn(None, &name_of_the_server());
+            events(&mut capture);
+            let listener = TcpListener::bind("10.77.0.2:4444").unwrap();
+            let _open = connect(&listener);
+            events(&mut capture);
+            let record = capture.flows().unwrap()[0].1;
+            assert_eq!(record.state.verdict().name(), "expected");
+            assert!(!record.state.is_held());
+        });
+    }
+
+    #[test]
+    fn a_refused_matrix_changes_nothing_in_the_kernel() {
+        in_namespace_with_addresses(|| {
+            let mut capture = watch_loopback();
+            capture.install(&matrix(BY_NAME)).unwrap();
+            capture.namer_mut().learn(None, &name_of_the_server());
+            events(&mut capture);
+            let mut large = "system t\nweb = good.example.org\n".to_owned();
+            for number in 0..9000 {
+                large.push_str(&format!(
+                    "r{number} = 10.{}.{}.1/32\n",
+                    number / 250,
+                    number % 250
+                ));
+                large.push_str(&format!("r{number} -> web: tcp/4443\n"));
+            }
+            let before = capture.namer().matrix().directory.len();
+            assert!(capture.install(&matrix(&large)).is_err());
+            assert_eq!(capture.namer().matrix().directory.len(), before);
+            assert_eq!(capture.loaded.directory().len(), before);
+            let listener = TcpListener::bind("10.77.0.2:4443").unwrap();
+            let (client, server) = connect(&listener);
+            drop((client, server));
+            events(&mut capture);
+            assert!(!capture.flows().unwrap().is_empty());
+            let record = capture.flows().unwrap()[0].1;
+            assert_eq!(record.state.verdict().name(), "expected");
+        });
+    }
 }

@@ -378,6 +378,12 @@ impl Loaded {
         Ok(())
     }
 
+    /// Leaves no room for what names add.
+    #[cfg(test)]
+    pub(super) fn fill_up(&mut self) {
+        self.sizes.rules = u32::try_from(self.in_force.rules.len()).unwrap_or(u32::MAX);
+    }
+
     fn has_room_for_prefix(&self) -> bool {
         self.in_force.prefixes.len() < self.sizes.prefixes as usize / 2
     }

@@ -136,10 +136,10 @@ impl Lab {
             });
         self.tell(&events);
         self.carry_out();
-        match treatment {
-            Treatment::Counted(wanted) => wanted,
-            other => panic!("{other:?}"),
-        }
+        let Treatment::Counted(wanted) = treatment else {
+            panic!("{treatment:?}");
+        };
+        wanted
     }
 
     fn head(&mut self, at: u64, bytes: &[u8]) {
@@ -155,6 +155,7 @@ impl Lab {
             sequence: self.sequence,
             offset: 0,
             total: u32::try_from(bytes.len()).unwrap(),
+            cut: false,
             bytes,
         });
         self.sequence += u32::try_from(bytes.len()).unwrap();
@@ -465,7 +466,7 @@ fn what_was_missed_is_not_held_against_a_flow() {
 fn losses_of_all_kinds_count() {
     let mut lab = Lab::new(MATRIX);
     for _ in 0..9 {
-        lab.namer.on_cut();
+        lab.namer.lose_head();
     }
     lab.line("60000 open 10.0.0.1 192.0.2.1 443");
     lab.line("60010 lose");
@@ -778,6 +779,7 @@ fn floods_stay_within_bounds() {
             sequence: 1,
             offset: 0,
             total: 1,
+            cut: false,
             bytes: &[22],
         });
     }
@@ -814,6 +816,7 @@ fn answers_and_their_connections_are_limited() {
         sequence: 1,
         offset: 0,
         total: 1,
+        cut: false,
         bytes,
     };
     for _ in 0..ANSWERS_PER_SECOND + 7 {
