@@ -40,7 +40,8 @@ pub enum Wanted {
 /// counted.
 ///
 /// An answer without a question is not: over UDP a server may send as many packets as it was sent. That is no proof
-/// against somebody who sees the question, but a flood has to guess the client's port.
+/// against somebody who sees the question, but a flood has to guess the client's port. Where answers may be read before
+/// their questions, one question has to do for a flow.
 #[inline(always)]
 #[must_use]
 pub fn wanted(
@@ -67,7 +68,7 @@ pub fn wanted(
         };
     }
     let asked = match packet.protocol {
-        protocol::UDP => own <= others,
+        protocol::UDP => own <= others || (flags & Settings::UNORDERED != 0 && others > 0),
         protocol::TCP => !state.joined_midway() && own <= DNS_STREAM_PACKETS,
         _ => false,
     };
@@ -215,6 +216,9 @@ mod tests {
         check(protocol::UDP, 53, [2, 1], ALL, Wanted::Nothing);
         check(protocol::UDP, 53, [1, 0], ALL, Wanted::Nothing);
         check(protocol::UDP, 5353, [1, 1], ALL, Wanted::Nothing);
+        let unordered = ALL | Settings::UNORDERED;
+        check(protocol::UDP, 53, [9, 1], unordered, Wanted::Dns);
+        check(protocol::UDP, 53, [1, 0], unordered, Wanted::Nothing);
         check(
             protocol::UDP,
             53,

@@ -211,6 +211,8 @@ impl Settings {
     pub const WANTS_DNS: u32 = 2;
     /// The heads of held flows are wanted.
     pub const WANTS_HELLO: u32 = 4;
+    /// Packets of the two directions may be read out of order (libpcap on several interfaces; never set in the kernel).
+    pub const UNORDERED: u32 = 8;
 }
 
 /// How long after the capture began the initiator of a UDP flow is inferred, nanoseconds: twice the

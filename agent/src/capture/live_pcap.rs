@@ -98,7 +98,7 @@ pub fn open(
     }
     Ok(LivePcap {
         options,
-        judge: UserSpace::new(limits, names),
+        judge: UserSpace::new(limits, names).unordered(),
         handles: HashMap::new(),
         failed: HashMap::new(),
         kernel_dropped: 0,

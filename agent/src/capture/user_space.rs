@@ -7,7 +7,7 @@ use flowproof_common::key::FlowKey;
 use flowproof_common::packet::Packet;
 use flowproof_common::parse::Outcome;
 use flowproof_common::payload::{DNS_PORT, Wanted, segment};
-use flowproof_common::record::{Event, FlowRecord, InterfaceCounters, point};
+use flowproof_common::record::{Event, FlowRecord, InterfaceCounters, Settings, point};
 
 use super::decode::{self, LinkType};
 use super::{SlotTotals, Snapshot, TableFill};
@@ -38,6 +38,8 @@ pub struct UserSpace {
     table: FlowTable,
     namer: Namer,
     generation: u32,
+    /// Added to what the namer wants.
+    flags: u32,
     interfaces: Vec<(String, InterfaceCounters)>,
 }
 
@@ -73,6 +75,7 @@ impl UserSpace {
             table: FlowTable::new(limits),
             namer: Namer::new(names),
             generation: 0,
+            flags: 0,
             interfaces: Vec::new(),
         }
     }
@@ -83,7 +86,14 @@ impl UserSpace {
         self.table.begin_generation(self.generation);
         // Nothing can refuse it, so that it is not to be taken back.
         drop(self.namer.install(matrix, now));
-        self.table.want(self.namer.probe_flags());
+        self.table.want(self.namer.probe_flags() | self.flags);
+    }
+
+    /// Says that frames of several interfaces come out of order: each interface's in turn.
+    #[must_use]
+    pub fn unordered(mut self) -> Self {
+        self.flags |= Settings::UNORDERED;
+        self
     }
 
     /// What is known of names.

@@ -6,7 +6,7 @@ use flowproof_tests::daemon::Backend;
 use flowproof_tests::names::dnsmasq::Zone;
 use flowproof_tests::names::internet::site4;
 
-use super::{SOON, Scene, UNHURRIED, on_both};
+use super::{SOON, Scene, UNHURRIED, assert_soon, on_both};
 
 const RANDOM_NAMES: u32 = 20_000;
 const SHOPS: u32 = 5_000;
@@ -50,6 +50,13 @@ fn flood(backend: Backend) -> Result<()> {
     assert_eq!(answered, RANDOM_NAMES as usize);
     let names = (0..SHOPS).map(|number| random_name(number, "shop.example"));
     assert_eq!(scene.asker.flood(names, 32)?, SHOPS as usize);
+
+    // Every answer was read, also those that one socket asked for by the dozen.
+    let all = u64::from(RANDOM_NAMES + SHOPS) + needed.len() as u64;
+    assert_soon(&scene.daemon, "answers read", &all, |metrics| {
+        metrics.count("flowproof_dns_answers_total", &[("result", "found")])
+    });
+    scene.assert_nothing_lost();
 
     // Nothing is asked for again.
     let mut open = Vec::new();
