@@ -126,7 +126,10 @@ fn what_is_nearly_right_is_unexpected_in_every_pack() -> Result<()> {
         let file = daemon.folder().join("nearly.pcap");
         let recording = Recording::tcpdump(&hosts.agent, SIDES[0], &file)?;
         let answers = drive(&hosts, &specs, |_| true)?;
-        // What was refused is in the daemon's tables for some seconds only.
+        // What was refused is in the daemon's tables for some seconds only. Some wait a moment for a name that never comes.
+        daemon.wait_metrics(KNOWN_WITHIN, |metrics| {
+            metrics.count("flowproof_flows_awaiting_name", &[]) == 0
+        })?;
         let live = listed(&daemon)?;
         recording.finish()?;
         for (near, answer) in nearly.iter().zip(answers) {
