@@ -84,13 +84,15 @@ pub fn wanted(
 pub struct Segment {
     /// Bytes from the start of the frame.
     pub offset: u32,
-    /// Bytes of it; at least 1.
+    /// Bytes of it; 0 only for a SYN, which tells where the sender's bytes begin.
     pub length: u32,
     /// TCP: the sequence number of its first byte (RFC 9293, section 3.1); else 0.
     pub sequence: u32,
 }
 
-/// Finds the payload of a TCP or UDP packet in its frame of `frame_length` bytes; nothing if there is none.
+/// Finds the payload of a TCP or UDP packet in its frame of `frame_length` bytes; nothing if there is none. A SYN counts as
+/// a payload of no bytes: without the number of the first byte, a segment that arrives before its forerunner looks like
+/// the head of the conversation.
 #[inline(always)]
 #[must_use]
 pub fn segment(bytes: &impl Bytes, packet: &Packet, frame_length: u32) -> Option<Segment> {
@@ -101,11 +103,13 @@ pub fn segment(bytes: &impl Bytes, packet: &Packet, frame_length: u32) -> Option
     } else {
         packet.payload_length
     };
+    let mut is_start = false;
     let (header, sequence) = match packet.protocol {
         protocol::TCP => {
             let header = bytes.load::<13>(at)?;
             let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            let syn = u32::from(packet.tcp_flags & crate::packet::tcp::SYN != 0);
+            is_start = packet.tcp_flags & crate::packet::tcp::SYN != 0;
+            let syn = u32::from(is_start);
             // A SYN takes a number of its own; data may come with it (RFC 7413).
             (u32::from(header[12] >> 4) * 4, sequence.wrapping_add(syn))
         }
@@ -113,7 +117,7 @@ pub fn segment(bytes: &impl Bytes, packet: &Packet, frame_length: u32) -> Option
         _ => return None,
     };
     let length = transport.checked_sub(header)?;
-    (length > 0).then_some(Segment {
+    (length > 0 || is_start).then_some(Segment {
         offset: at + header,
         length,
         sequence,
@@ -134,7 +138,7 @@ pub struct PayloadHead {
     pub offset: u32,
     /// Bytes of the packet's payload.
     pub total: u32,
-    /// Bytes of the piece, 1 to [`PIECE`].
+    /// Bytes of the piece, up to [`PIECE`]; 0 for a SYN.
     pub length: u16,
     /// 1 if side B sent it, else 0.
     pub from_b: u8,
@@ -265,9 +269,11 @@ mod tests {
         tcp_packet.tcp_flags = tcp::SYN;
         assert_eq!(segment(&&frame[..], &tcp_packet, 80), expect(24, 6, 8));
         tcp_packet.payload_length = 24;
+        assert_eq!(segment(&&frame[..], &tcp_packet, 80), expect(24, 0, 8));
+        tcp_packet.tcp_flags = tcp::ACK;
         assert_eq!(segment(&&frame[..], &tcp_packet, 80), None);
         tcp_packet.payload_length = 0;
-        assert_eq!(segment(&&frame[..], &tcp_packet, 80), expect(24, 56, 8));
+        assert_eq!(segment(&&frame[..], &tcp_packet, 80), expect(24, 56, 7));
         let mut udp_packet = packet(protocol::UDP, 53);
         udp_packet.payload_length = 8;
         assert_eq!(segment(&&frame[..], &udp_packet, 80), None);

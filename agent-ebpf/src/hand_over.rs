@@ -36,6 +36,19 @@ pub(crate) fn payload(ctx: &TcContext, scratch: &Scratch, wanted: Wanted) {
         from_b: matches!(sender, Side::B) as u8,
         wanted: wanted as u8,
     };
+    if segment.length == 0 {
+        let head = unsafe {
+            // SAFETY: the head is in the map, and has no padding.
+            core::slice::from_raw_parts(
+                (&raw const room.head).cast::<u8>(),
+                size_of::<PayloadHead>(),
+            )
+        };
+        if PAYLOADS.output::<[u8]>(head, 0).is_err() {
+            count(Counter::PayloadLost);
+        }
+        return;
+    }
     let mut piece = 0;
     while piece < PIECES {
         let offset = piece * PIECE;

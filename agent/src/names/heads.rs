@@ -20,10 +20,22 @@ pub(super) enum Gathering {
 }
 
 impl Gathering {
-    /// For a flow of this protocol; none if names are not read from it.
-    pub(super) fn of(protocol: u8) -> Option<Self> {
+    /// Whether names are read from flows of this protocol.
+    pub(super) const fn is_for(protocol: u8) -> bool {
+        matches!(protocol, protocol::TCP | protocol::UDP)
+    }
+
+    /// For a flow of this protocol, whose first byte has the number `start` if that is known; none if names are not read
+    /// from it.
+    pub(super) fn of(protocol: u8, start: Option<u32>) -> Option<Self> {
         match protocol {
-            protocol::TCP => Some(Self::Stream(Box::new(Head::new(HEAD_BYTES)))),
+            protocol::TCP => {
+                let mut head = Head::new(HEAD_BYTES);
+                if let Some(start) = start {
+                    head.start_at(start);
+                }
+                Some(Self::Stream(Box::new(head)))
+            }
             protocol::UDP => Some(Self::Datagrams(Box::default())),
             _ => None,
         }

@@ -116,6 +116,8 @@ struct Held {
     begun: u64,
     /// The head went by before the capture began.
     midway: bool,
+    /// The number of the initiator's first byte, if its SYN was seen.
+    start: Option<u32>,
     head: Option<Gathering>,
     hello: Option<Hello>,
     may_come: bool,
@@ -473,7 +475,8 @@ impl Namer {
             first_seen: record.first_seen,
             begun,
             midway,
-            may_come: self.settings.hello && !midway && Gathering::of(key.protocol).is_some(),
+            may_come: self.settings.hello && !midway && Gathering::is_for(key.protocol),
+            start: None,
             head: None,
             hello: None,
             looks: 0,
@@ -554,12 +557,16 @@ impl Namer {
         if !held.may_come || held.hello.is_some() {
             return;
         }
+        if payload.total == 0 {
+            held.start = Some(payload.sequence);
+            return;
+        }
         if held.head.is_none() {
             if self.heads >= MAX_HEADS {
                 self.lose_head();
                 return;
             }
-            held.head = Gathering::of(payload.key.protocol);
+            held.head = Gathering::of(payload.key.protocol, held.start);
             self.heads += 1;
         }
         let Some(head) = &mut held.head else {
@@ -613,6 +620,10 @@ impl Namer {
         let stream = self.streams.entry(id).or_default();
         stream.last = payload.time;
         let Stream { order, framing, .. } = stream;
+        if payload.total == 0 {
+            order.start_at(payload.sequence);
+            return;
+        }
         let mut messages: Vec<Vec<u8>> = Vec::new();
         order.push(
             payload.sequence.wrapping_add(payload.offset),

@@ -146,20 +146,25 @@ impl Lab {
         if self.packet(at, tcp::ACK, false) != Wanted::Head {
             return;
         }
+        self.piece(at, self.sequence, bytes);
+        self.sequence += u32::try_from(bytes.len()).unwrap();
+        self.carry_out();
+    }
+
+    /// A payload as a back end hands it over; of a SYN, without bytes.
+    fn piece(&mut self, at: u64, sequence: u32, bytes: &[u8]) {
         let (key, sender) = FlowKey::of(&self.client);
         self.namer.on_payload(&Payload {
             key,
             sender,
             wanted: Wanted::Head,
             time: START + at * MS,
-            sequence: self.sequence,
+            sequence,
             offset: 0,
             total: u32::try_from(bytes.len()).unwrap(),
             cut: false,
             bytes,
         });
-        self.sequence += u32::try_from(bytes.len()).unwrap();
-        self.carry_out();
     }
 
     fn learn(&mut self, at: u64, client: &str, answer: &Answer) {
@@ -201,7 +206,9 @@ impl Lab {
                 self.ends(words);
                 match what {
                     "open" => {
-                        self.packet(at, tcp::SYN, false);
+                        if self.packet(at, tcp::SYN, false) == Wanted::Head {
+                            self.piece(at, self.sequence, &[]);
+                        }
                         self.packet(at, tcp::SYN | tcp::ACK, true);
                         self.packet(at, tcp::ACK, false);
                     }
@@ -227,6 +234,16 @@ impl Lab {
                 at,
                 &hello(&[sni(words[0].as_bytes()), extension(0xfe0d, &[0; 40])]),
             ),
+            // In two segments, the second first.
+            "torn" => {
+                let hello = hello(&[sni(words[0].as_bytes())]);
+                let (first, second) = hello.split_at(20);
+                let begin = self.sequence;
+                self.sequence += 20;
+                self.head(at, second);
+                self.sequence = begin;
+                self.head(at, first);
+            }
             "nosni" => self.head(at, &hello(&[extension(43, &[2, 3, 4])])),
             "data" => self.head(at, words[0].as_bytes()),
             "reset" => {
@@ -303,6 +320,7 @@ fn the_name_in_the_hello() {
         "expected tls medium",
     );
     check(&[OPEN, bad], "unexpected tls medium");
+    check(&[OPEN, "110 torn good.example.org"], "expected tls medium");
     // At a shared address.
     check(&[GOOD, BAD, OPEN, bad], "unexpected tls high mismatch");
     check(&[GOOD, BAD, OPEN, good], "expected tls high");
