@@ -9,6 +9,7 @@
 
 mod check;
 mod detach;
+mod diff;
 mod explain;
 mod import;
 mod replay;
@@ -51,6 +52,8 @@ enum Verb {
     Import(import::Arguments),
     /// Take off the kernel programs that a daemon left behind
     Detach(detach::Arguments),
+    /// Tell what differs between two matrices, and whether it changes judgement
+    Diff(diff::Arguments),
     /// Judge the traffic of capture files
     Replay(replay::Arguments),
     /// Write a matrix as a sheet or a page
@@ -135,6 +138,7 @@ impl Cli {
             Verb::Explain(arguments) => explain::run(&arguments),
             Verb::Import(arguments) => import::run(&arguments),
             Verb::Detach(arguments) => detach::run(&arguments),
+            Verb::Diff(arguments) => diff::run(&arguments),
             Verb::Replay(arguments) => replay::run(&arguments),
             Verb::Report(arguments) => report::run(&arguments),
             Verb::Schema(arguments) => schema::run(&arguments),

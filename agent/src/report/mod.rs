@@ -1,4 +1,6 @@
-//! What flowproof writes for people and other programs about a matrix: sheets and pages. Nothing here prints.
+//! What flowproof writes for people and other programs: sheets and pages of a matrix, what differs between two, and the
+//! report of what traffic showed. Nothing here prints.
 
+pub mod matrix_diff;
 pub mod matrix_page;
 pub mod matrix_sheet;
