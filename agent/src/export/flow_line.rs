@@ -1,6 +1,7 @@
 //! A flow in JSON: the same line from `flowproof replay`, from the daemon's API and under `flowproof explain`. Every field
 //! is always there, null where it means nothing.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +10,7 @@ use flowproof_common::key::{FlowKey, Side};
 use flowproof_common::protocol;
 use flowproof_common::record::{FlowRecord, index};
 use flowproof_common::state::{Outcome, Phase, State};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::flow::Span;
 use crate::flow::notes::IcmpError;
@@ -182,7 +183,7 @@ impl Facts<'_> {
         let mismatches = mismatch.into_iter().flat_map(|mismatch| {
             let members = installed.members(mismatch.slot).iter();
             members.map(|service| NearMiss {
-                kind: Kind::NameMismatch.name(),
+                kind: Kind::NameMismatch.name().into(),
                 requirement: matrix.service_id(*service),
                 detail: mismatch.detail.clone(),
             })
@@ -205,7 +206,7 @@ impl Facts<'_> {
             .near_misses_between(&asked, &from, &to)
             .into_iter()
             .map(|miss| NearMiss {
-                kind: miss.kind.name(),
+                kind: miss.kind.name().into(),
                 requirement: matrix.service_id(miss.service),
                 detail: miss.detail,
             });
@@ -286,7 +287,7 @@ fn counted(number: u64, what: &str) -> String {
 }
 
 /// One end of a flow.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
     /// Its address.
     pub address: String,
@@ -299,10 +300,10 @@ pub struct End {
 }
 
 /// A requirement's service that an unexpected flow nearly met.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NearMiss {
     /// The kind of difference.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// `system/requirement#service`.
     pub requirement: String,
     /// The difference in words.
@@ -310,7 +311,7 @@ pub struct NearMiss {
 }
 
 /// A flow.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "flow")]
 pub struct FlowLine {
     /// `tcp`, `udp`, `icmp`, `icmpv6`, `vrrp` or the IP protocol number.
@@ -320,11 +321,11 @@ pub struct FlowLine {
     /// Who was to answer.
     pub responder: End,
     /// Does the matrix expect it.
-    pub verdict: &'static str,
+    pub verdict: Cow<'static, str>,
     /// What covers it, as `system/requirement#service`.
     pub requirements: Vec<String>,
     /// Did it work.
-    pub outcome: &'static str,
+    pub outcome: Cow<'static, str>,
     /// What it nearly met, if it is unexpected; best first.
     pub near_misses: Vec<NearMiss>,
     /// Packets to the responder and to the initiator.
@@ -353,12 +354,12 @@ impl FlowLine {
             protocol: Protocol::from_number(key.protocol).json_text(),
             initiator: facts.end(facts.initiator(), explainer),
             responder: facts.end(facts.responder(), explainer),
-            verdict: verdict_name(record.state),
+            verdict: verdict_name(record.state).into(),
             requirements: members_of(record, installed)
                 .iter()
                 .map(|member| installed.compiled.matrix.service_id(*member))
                 .collect(),
-            outcome: record.state.outcome().name(),
+            outcome: record.state.outcome().name().into(),
             near_misses: facts.near_misses(explainer),
             packets: by_direction(record.packets),
             bytes: by_direction(record.bytes),

@@ -1,0 +1,216 @@
+//! Unexpected traffic by roles and service, for people: what it nearly met, who sent it and how often. A daemon counts longer
+//! than it remembers flows, so its counts lead, and the flows that are still known tell the rest.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::export::flow_line::{End, FlowLine, NearMiss};
+use crate::matrix::Protocol;
+
+/// Groups that are told; the rest is one group. A port scan has 65,535 of them.
+const MOST_GROUPS: usize = 500;
+/// Addresses of an end, and near misses, that a group is told with.
+const MOST_EACH: usize = 8;
+/// In place of roles where there are none, as in the metrics.
+const NO_ROLE: &str = "~unbound";
+/// The rest, as in the metrics.
+const OTHER: &str = "~other";
+
+/// What a daemon counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Roles of the initiator, as `flowproof_unexpected_flows_total` has them.
+    pub from: String,
+    /// Roles of the responder.
+    pub to: String,
+    /// `tcp/8443`, `icmp/8`, `gre`
+    pub service: String,
+    /// Flows.
+    pub flows: u64,
+}
+
+/// Unexpected flows between the same roles to the same service.
+#[derive(Debug, Clone, Serialize)]
+pub struct Unexpected {
+    /// Roles of the initiator.
+    pub from: String,
+    /// Roles of the responder.
+    pub to: String,
+    /// `tcp/8443`
+    pub service: String,
+    /// Flows.
+    pub flows: u64,
+    /// Outcomes of the flows that are known still.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Addresses that opened them, some of them.
+    pub initiators: Vec<String>,
+    /// Addresses that they were for, some of them.
+    pub responders: Vec<String>,
+    /// First packet of the flows that are known still, RFC 3339.
+    pub first_seen: Option<String>,
+    /// Last packet of them, RFC 3339.
+    pub last_seen: Option<String>,
+    /// What they nearly met, best first.
+    pub near_misses: Vec<NearMiss>,
+}
+
+type Key = (String, String, String);
+
+impl Unexpected {
+    fn empty((from, to, service): Key) -> Self {
+        Self {
+            from,
+            to,
+            service,
+            flows: 0,
+            outcomes: BTreeMap::new(),
+            initiators: Vec::new(),
+            responders: Vec::new(),
+            first_seen: None,
+            last_seen: None,
+            near_misses: Vec::new(),
+        }
+    }
+
+    /// The unexpected among `flows`, and what was counted if it was.
+    #[must_use]
+    pub fn group(flows: &[FlowLine], counted: Option<&[Counted]>) -> Vec<Self> {
+        let mut groups: BTreeMap<Key, Self> = BTreeMap::new();
+        for flow in flows.iter().filter(|flow| flow.verdict == "unexpected") {
+            let key = (
+                roles(&flow.initiator),
+                roles(&flow.responder),
+                service(flow),
+            );
+            groups
+                .entry(key.clone())
+                .or_insert_with(|| Self::empty(key))
+                .add(flow);
+        }
+        if let Some(counted) = counted {
+            groups = by_counts(groups, counted);
+        }
+        let mut list: Vec<Self> = groups.into_values().collect();
+        list.sort_by_key(|group| (group.service == OTHER, std::cmp::Reverse(group.flows)));
+        fold(&mut list);
+        list
+    }
+
+    fn add(&mut self, flow: &FlowLine) {
+        self.flows += 1;
+        *self.outcomes.entry(flow.outcome.to_string()).or_default() += 1;
+        some(&mut self.initiators, shown(&flow.initiator));
+        some(&mut self.responders, shown(&flow.responder));
+        for miss in &flow.near_misses {
+            some(&mut self.near_misses, miss.clone());
+        }
+        // Times of one length and zone compare as texts.
+        let first = self
+            .first_seen
+            .get_or_insert_with(|| flow.first_seen.clone());
+        if flow.first_seen < *first {
+            first.clone_from(&flow.first_seen);
+        }
+        self.last_seen = self.last_seen.take().max(Some(flow.last_seen.clone()));
+    }
+
+    /// Outcomes in words.
+    #[must_use]
+    pub fn outcomes(&self) -> String {
+        let texts: Vec<String> = self
+            .outcomes
+            .iter()
+            .map(|(outcome, count)| format!("{count} {outcome}"))
+            .collect();
+        texts.join(", ")
+    }
+}
+
+/// What was counted leads: a group has at least the flows that are known still, and at least those that were counted.
+fn by_counts(
+    mut known: BTreeMap<Key, Unexpected>,
+    counted: &[Counted],
+) -> BTreeMap<Key, Unexpected> {
+    let mut groups = BTreeMap::new();
+    for count in counted.iter().filter(|count| count.flows > 0) {
+        let key = (count.from.clone(), count.to.clone(), count.service.clone());
+        // Lines of ICMP flows do not tell the type.
+        let plain = match count.service.split_once('/') {
+            Some((protocol @ ("icmp" | "icmpv6"), _)) => protocol.to_owned(),
+            Some(_) | None => count.service.clone(),
+        };
+        let mut group = known
+            .remove(&(key.0.clone(), key.1.clone(), plain))
+            .unwrap_or_else(|| Unexpected::empty(key.clone()));
+        group.service.clone_from(&count.service);
+        group.flows = group.flows.max(count.flows);
+        groups.insert(key, group);
+    }
+    // These were counted in `~other`, so that the sum stays what it was.
+    let unnamed: u64 = known.values().map(|group| group.flows).sum();
+    for (key, group) in known {
+        groups.insert(key, group);
+    }
+    let other = (OTHER.to_owned(), OTHER.to_owned(), OTHER.to_owned());
+    if let Some(group) = groups.get_mut(&other) {
+        group.flows = group.flows.saturating_sub(unnamed);
+    }
+    groups.retain(|_, group| group.flows > 0);
+    groups
+}
+
+/// Leaves the most frequent and makes one group of the rest.
+fn fold(list: &mut Vec<Unexpected>) {
+    if list.len() <= MOST_GROUPS {
+        return;
+    }
+    let rest = list.split_off(MOST_GROUPS - 1);
+    let mut other = Unexpected::empty((OTHER.to_owned(), OTHER.to_owned(), OTHER.to_owned()));
+    for group in rest {
+        other.flows += group.flows;
+        for (outcome, count) in group.outcomes {
+            *other.outcomes.entry(outcome).or_default() += count;
+        }
+        other.last_seen = other.last_seen.take().max(group.last_seen);
+        other.first_seen = match (other.first_seen.take(), group.first_seen) {
+            (Some(one), Some(two)) => Some(one.min(two)),
+            (one, two) => one.or(two),
+        };
+    }
+    list.push(other);
+}
+
+fn some<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    if list.len() < MOST_EACH && !list.contains(&item) {
+        list.push(item);
+    }
+}
+
+fn roles(end: &End) -> String {
+    if end.roles.is_empty() {
+        NO_ROLE.to_owned()
+    } else {
+        end.roles.join(",")
+    }
+}
+
+/// An address with its first name.
+pub(super) fn shown(end: &End) -> String {
+    match end.names.first() {
+        Some(name) => format!("{} ({name})", end.address),
+        None => end.address.clone(),
+    }
+}
+
+/// The service of a flow as a matrix would write it, but for the type of ICMP.
+pub(super) fn service(flow: &FlowLine) -> String {
+    let protocol = flow
+        .protocol
+        .parse::<Protocol>()
+        .map_or_else(|_| flow.protocol.clone(), |known| known.to_string());
+    match flow.responder.port {
+        Some(port) => format!("{protocol}/{port}"),
+        None => protocol,
+    }
+}
