@@ -1,7 +1,7 @@
 //! `flowproof explain`: what the matrix says of one flow and why, and what was seen of it, for whoever wonders about a line
 //! of a firewall's log.
 
-mod daemon;
+pub(super) mod daemon;
 mod seen;
 
 use std::io::{self, Write};

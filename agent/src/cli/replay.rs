@@ -148,10 +148,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
 pub(super) struct Replayed {
     /// In the order of their first packets.
     pub(super) flows: Vec<Flow>,
-    totals: Snapshot,
+    /// What was counted.
+    pub(super) totals: Snapshot,
     /// Whether packets may have been missed.
     pub(super) lossy: Losses,
-    span: Option<Span>,
+    /// First and last packet.
+    pub(super) span: Option<Span>,
     /// Why a file could not be read to its end.
     pub(super) complaints: Vec<CaptureError>,
 }

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Serialize, Serializer};
 
 use super::ticket::Ticket;
-use super::unexpected::{Counted, Unexpected};
-use crate::export::flow_line::{FlowLine, PENDING};
+use super::unexpected::{Counted, Groups, Unexpected};
+use crate::export::flow_line::FlowLine;
 use crate::export::requirement_line::{RequirementLine, ServiceLine};
 use crate::matrix::{Direction, Matrix, Necessity, Requirement, RoleRef, System};
 use crate::verdict::requirement::State;
@@ -29,9 +29,12 @@ pub struct Evidence {
     pub until: Option<String>,
     /// Every requirement of the matrix in force with its state.
     pub requirements: Vec<RequirementLine>,
-    /// Flows, as far as they are known still.
+    /// Flows that requirements cover and that failed, as far as they are known still.
     pub flows: Vec<FlowLine>,
-    /// Unexpected flows as a daemon counted them, longer than it remembers flows. Nothing if `flows` has all there were.
+    /// Unexpected flows, as far as they are known still.
+    pub unexpected: Groups,
+    /// Unexpected flows as a daemon counted them, longer than it remembers flows. Nothing if `unexpected` has all there
+    /// were.
     pub counted: Option<Vec<Counted>>,
     /// What roles (`system/role`) are bound to.
     pub bindings: BTreeMap<String, Vec<String>>,
@@ -343,17 +346,13 @@ impl Report {
                 "{missing} of the requirements in force are not in the matrix files given here: they are reported without roles"
             ));
         }
-        let waiting = evidence
-            .flows
-            .iter()
-            .filter(|flow| flow.verdict == PENDING)
-            .count();
+        let waiting = evidence.unexpected.pending();
         if waiting > 0 {
             notes.push(format!(
                 "{waiting} flow(s) wait for a name and are judged neither expected nor unexpected"
             ));
         }
-        let unexpected = Unexpected::group(&evidence.flows, evidence.counted.as_deref());
+        let unexpected = evidence.unexpected.finish(evidence.counted.as_deref());
         let by_state = State::ALL
             .into_iter()
             .map(|state| {

@@ -1,11 +1,14 @@
 //! Unexpected traffic by roles and service, for people: what it nearly met, who sent it and how often. A daemon counts longer
 //! than it remembers flows, so its counts lead, and the flows that are still known tell the rest.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::export::flow_line::{End, FlowLine, NearMiss};
+use flowproof_common::classify::Verdict;
+
+use crate::export::flow_line::{End, FlowLine, NearMiss, PENDING};
 use crate::matrix::Protocol;
 
 /// Groups that are told; the rest is one group. A port scan has 65,535 of them.
@@ -73,28 +76,12 @@ impl Unexpected {
         }
     }
 
-    /// The unexpected among `flows`, and what was counted if it was.
-    #[must_use]
-    pub fn group(flows: &[FlowLine], counted: Option<&[Counted]>) -> Vec<Self> {
-        let mut groups: BTreeMap<Key, Self> = BTreeMap::new();
-        for flow in flows.iter().filter(|flow| flow.verdict == "unexpected") {
-            let key = (
-                roles(&flow.initiator),
-                roles(&flow.responder),
-                service(flow),
-            );
-            groups
-                .entry(key.clone())
-                .or_insert_with(|| Self::empty(key))
-                .add(flow);
-        }
-        if let Some(counted) = counted {
-            groups = by_counts(groups, counted);
-        }
-        let mut list: Vec<Self> = groups.into_values().collect();
-        list.sort_by_key(|group| (group.service == OTHER, std::cmp::Reverse(group.flows)));
-        fold(&mut list);
-        list
+    fn other() -> Self {
+        Self::empty((OTHER.to_owned(), OTHER.to_owned(), OTHER.to_owned()))
+    }
+
+    fn key(&self) -> Key {
+        (self.from.clone(), self.to.clone(), self.service.clone())
     }
 
     fn add(&mut self, flow: &FlowLine) {
@@ -127,6 +114,67 @@ impl Unexpected {
     }
 }
 
+/// Groups while flows are added, bounded whatever the network sends.
+#[derive(Debug, Default)]
+pub struct Groups {
+    groups: BTreeMap<Key, Unexpected>,
+    /// Flows that found no room.
+    other: u64,
+    /// Flows that wait for their name.
+    pending: u64,
+}
+
+impl Groups {
+    /// Groups that are kept while flows are added.
+    const ROOM: usize = 50_000;
+
+    /// Adds a flow. What is expected or unscoped counts for nothing here.
+    pub fn add(&mut self, flow: &FlowLine) {
+        if flow.verdict == PENDING {
+            self.pending += 1;
+            return;
+        }
+        if flow.verdict != Verdict::Unexpected.name() {
+            return;
+        }
+        let key = (
+            roles(&flow.initiator),
+            roles(&flow.responder),
+            service(flow),
+        );
+        if self.groups.len() >= Self::ROOM && !self.groups.contains_key(&key) {
+            self.other += 1;
+            return;
+        }
+        self.groups
+            .entry(key.clone())
+            .or_insert_with(|| Unexpected::empty(key))
+            .add(flow);
+    }
+
+    /// Flows that wait for their name, and are judged neither way.
+    #[must_use]
+    pub const fn pending(&self) -> u64 {
+        self.pending
+    }
+
+    /// The most frequent first; what a daemon counted leads, if it did.
+    #[must_use]
+    pub fn finish(mut self, counted: Option<&[Counted]>) -> Vec<Unexpected> {
+        if let Some(counted) = counted {
+            self.groups = by_counts(self.groups, counted);
+        } else if self.other > 0 {
+            let mut other = Unexpected::other();
+            other.flows = self.other;
+            self.groups.insert(other.key(), other);
+        }
+        let mut list: Vec<Unexpected> = self.groups.into_values().collect();
+        list.sort_by_key(|group| (group.service == OTHER, Reverse(group.flows)));
+        fold(&mut list);
+        list
+    }
+}
+
 /// What was counted leads: a group has at least the flows that are known still, and at least those that were counted.
 fn by_counts(
     mut known: BTreeMap<Key, Unexpected>,
@@ -152,8 +200,7 @@ fn by_counts(
     for (key, group) in known {
         groups.insert(key, group);
     }
-    let other = (OTHER.to_owned(), OTHER.to_owned(), OTHER.to_owned());
-    if let Some(group) = groups.get_mut(&other) {
+    if let Some(group) = groups.get_mut(&Unexpected::other().key()) {
         group.flows = group.flows.saturating_sub(unnamed);
     }
     groups.retain(|_, group| group.flows > 0);
@@ -166,7 +213,7 @@ fn fold(list: &mut Vec<Unexpected>) {
         return;
     }
     let rest = list.split_off(MOST_GROUPS - 1);
-    let mut other = Unexpected::empty((OTHER.to_owned(), OTHER.to_owned(), OTHER.to_owned()));
+    let mut other = Unexpected::other();
     for group in rest {
         other.flows += group.flows;
         for (outcome, count) in group.outcomes {

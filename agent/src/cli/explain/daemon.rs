@@ -21,7 +21,7 @@ use crate::export::flow_line::PENDING;
 use crate::export::requirement_line::RequirementLine;
 
 /// Where `flowproof run` listens if nobody says otherwise.
-pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:9871";
+pub(in crate::cli) const DEFAULT_URL: &str = "http://127.0.0.1:9871";
 /// The port of [`DEFAULT_URL`].
 const DEFAULT_PORT: u16 = 9871;
 
@@ -217,13 +217,13 @@ pub(super) fn ask(
 
 /// Where a daemon listens.
 #[derive(Debug, PartialEq, Eq)]
-struct Remote {
+pub(in crate::cli) struct Remote {
     host: String,
     port: u16,
 }
 
 impl Remote {
-    fn parse(url: &str) -> Result<Self, AskError> {
+    pub(in crate::cli) fn parse(url: &str) -> Result<Self, AskError> {
         let wrong = |reason: &str| AskError::Url {
             url: visible(url),
             reason: reason.to_owned(),
@@ -250,25 +250,34 @@ impl Remote {
         })
     }
 
-    fn url(&self) -> String {
+    pub(in crate::cli) fn url(&self) -> String {
         format!("http://{}:{}", self.host, self.port)
     }
 
-    fn nobody(&self, error: &dyn std::error::Error) -> AskError {
+    pub(in crate::cli) fn nobody(&self, error: &dyn std::error::Error) -> AskError {
         AskError::Nobody {
             url: self.url(),
             reason: crate::cli::chain(error),
         }
     }
 
-    fn foreign(&self, reason: &str) -> AskError {
+    pub(in crate::cli) fn foreign(&self, reason: &str) -> AskError {
         AskError::Foreign {
             url: self.url(),
             reason: reason.to_owned(),
         }
     }
 
-    async fn get_json<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<T, AskError> {
+    pub(in crate::cli) async fn get_json<T: for<'a> Deserialize<'a>>(
+        &self,
+        path: &str,
+    ) -> Result<T, AskError> {
+        let body = self.get_bytes(path).await?;
+        serde_json::from_slice(&body).map_err(|error| self.foreign(&error.to_string()))
+    }
+
+    /// The body of a good answer.
+    pub(in crate::cli) async fn get_bytes(&self, path: &str) -> Result<Vec<u8>, AskError> {
         let Ok(answer) = tokio::time::timeout(LIMIT, self.get(path)).await else {
             return Err(AskError::Slow { url: self.url() });
         };
@@ -282,7 +291,7 @@ impl Remote {
                 text: visible(text.trim()),
             });
         }
-        serde_json::from_slice(&body).map_err(|error| self.foreign(&error.to_string()))
+        Ok(body)
     }
 
     async fn get(&self, path: &str) -> Result<(StatusCode, Vec<u8>), AskError> {

@@ -25,6 +25,8 @@ pub(in crate::cli) struct Judged {
     explainer: Explainer,
     installed: Arc<Installed>,
     deployed: Vec<SystemIndex>,
+    /// The site's name; empty without a site.
+    site: String,
     observe: Vec<IpNet>,
     tags: Arc<TagBook>,
     /// What resolvers said of the matrix' names.
@@ -80,6 +82,7 @@ impl Judged {
             explainer: Explainer::new(Arc::clone(&installed)),
             installed,
             deployed: site.systems,
+            site: site.name,
             observe: site.observe,
             names: Vec::new(),
             tags: tags.book,
@@ -101,12 +104,17 @@ impl Judged {
         &self.installed
     }
 
+    /// The name of the site; empty without one.
+    pub(in crate::cli) fn site(&self) -> &str {
+        &self.site
+    }
+
     /// What the service tags of the site stand for.
     pub(in crate::cli) fn tags(&self) -> &TagBook {
         &self.tags
     }
 
-    fn matrix(&self) -> &Matrix {
+    pub(in crate::cli) fn matrix(&self) -> &Matrix {
         &self.installed.compiled.matrix
     }
 
