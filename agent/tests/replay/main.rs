@@ -1,8 +1,9 @@
-//! Capture files and `flowproof replay`, on files that the tests write themselves.
+//! Capture files, `flowproof replay` and `flowproof report`, on files that the tests write themselves.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
 mod captures;
 mod contract;
 mod files;
+mod report;
 mod tags;
