@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Serialize, Serializer};
 
-use super::ticket::Ticket;
+use super::ticket::{self, Ticket};
 use super::unexpected::{Counted, Groups, Unexpected};
 use crate::export::flow_line::FlowLine;
 use crate::export::requirement_line::{RequirementLine, ServiceLine};
@@ -184,7 +184,8 @@ impl Row {
             .confidence
             .as_deref()
             .map(|confidence| format!("{confidence} confidence"));
-        let parts = [self.cause.clone(), place, confidence];
+        let cause = self.cause.as_deref().map(ticket::in_words);
+        let parts = [cause.map(ToOwned::to_owned), place, confidence];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 

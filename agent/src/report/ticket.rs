@@ -92,7 +92,18 @@ impl Ticket {
             .filter(|flow| !NO_FAILURE.contains(&&*flow.outcome))
             .collect();
         let says = row.says.as_ref();
-        let ends = says.and_then(|says| says.initiations.first().cloned());
+        // Where either may open, the way that fails is what the text is about.
+        let opened = |initiator: &RoleName| {
+            let role = format!("{}/{}", row.system, initiator.id);
+            failed
+                .first()
+                .is_some_and(|flow| flow.initiator.roles.contains(&role))
+        };
+        let ends = says.and_then(|says| {
+            let ways = &says.initiations;
+            let failing = ways.iter().find(|(initiator, _)| opened(initiator));
+            failing.or(ways.first()).cloned()
+        });
         let party = |role: RoleName| Party {
             bound: bindings
                 .get(&format!("{}/{}", row.system, role.id))
@@ -128,7 +139,7 @@ impl Ticket {
         let verb = if row.state == State::Blocked {
             "is blocked"
         } else {
-            "fails at times"
+            "fails after it had worked"
         };
         Self {
             subject: format!("{between}, {}: {verb}", services.join(", ")),
@@ -136,7 +147,11 @@ impl Ticket {
             to,
             either_way: says.is_some_and(|says| says.initiations.len() > 1),
             services,
-            cause: cause_in_words(row.cause.as_deref()),
+            cause: row
+                .cause
+                .as_deref()
+                .map_or("not known", in_words)
+                .to_owned(),
             place: place_in_words(row.place.as_deref()),
             confidence: row.confidence.clone(),
             since,
@@ -205,7 +220,7 @@ impl Ticket {
     pub fn text(&self) -> String {
         let mut text = format!("{}\n", self.subject);
         for (title, line) in self.lines() {
-            text.push_str(&format!("{:<12}{line}\n", format!("{title}:")));
+            text.push_str(&format!("{:<13}{line}\n", format!("{title}:")));
         }
         text
     }
@@ -254,18 +269,27 @@ fn document(says: &Says) -> Option<String> {
     })
 }
 
-/// What a cause means. Causes of states that need no ticket are not here.
-fn cause_in_words(cause: Option<&str>) -> String {
+/// What a cause means; the cause as it is if nobody here knows it.
+#[must_use]
+pub fn in_words(cause: &str) -> &str {
     match cause {
-        Some("refused") => "refused: the answer was a TCP RST, or ICMP port unreachable".to_owned(),
-        Some("prohibited") => {
-            "prohibited: an ICMP error said that it is administratively prohibited".to_owned()
-        }
-        Some("unreachable") => "unreachable: an ICMP error said that there is no way".to_owned(),
-        Some("no_answer") => "no answer: sent, also again, and nothing came back".to_owned(),
-        Some("dropped_here") => "dropped by the kernel of the host that captures".to_owned(),
-        Some(other) => other.to_owned(),
-        None => "not known".to_owned(),
+        "refused" => "refused: the answer was a TCP RST, or ICMP port unreachable",
+        "prohibited" => "prohibited: an ICMP error said that it is administratively prohibited",
+        "unreachable" => "unreachable: an ICMP error said that there is no way",
+        "no_answer" => "no_answer: nothing came back",
+        "dropped_here" => "dropped_here: by the kernel of the host that captures",
+        "one_way" => "one_way: sent without an error, and no answer is owed",
+        "pending" => "pending: attempted, and not decided yet",
+        "loss" => "loss: packets or events were lost",
+        "name_does_not_resolve" => "name_does_not_resolve: who asked was told no address",
+        "name_never_resolved" => "name_never_resolved: nobody asked for the name",
+        "role_not_bound" => "role_not_bound: the site binds a role to no address",
+        "role_unknown" => "role_unknown: the document does not name an end",
+        "no_services" => "no_services: the document names no port",
+        "other_host" => "other_host: it stays on a host that is not this one",
+        "not_captured_here" => "not_captured_here: both ends are outside of what is seen here",
+        "link_upkeep" => "link_upkeep: it keeps up the link, which is never judged",
+        other => other,
     }
 }
 

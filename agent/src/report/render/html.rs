@@ -43,9 +43,14 @@ impl Page<'_> {
     fn write(mut self) -> String {
         self.head();
         self.overview();
+        let grids = Grid::of(self.report);
+        for (number, grid) in grids.iter().enumerate() {
+            self.heading(grid, "");
+            self.grid(number, grid);
+        }
         self.tickets();
         self.unexpected();
-        for (number, grid) in Grid::of(self.report).iter().enumerate() {
+        for (number, grid) in grids.iter().enumerate() {
             self.system(number, grid);
         }
         self.out.push_str("</body>\n</html>\n");
@@ -166,7 +171,7 @@ impl Page<'_> {
             }
             let _ = writeln!(
                 self.out,
-                "<tr><td>{}</td><td>{}</td><td><code>{}</code></td><td>{}</td><td>{}</td><td>{addresses}</td><td>{}</td></tr>",
+                "<tr><td>{}</td><td>{}</td><td class=\"service\"><code>{}</code></td><td>{}</td><td>{}</td><td>{addresses}</td><td>{}</td></tr>",
                 escape(&group.from),
                 escape(&group.to),
                 escape(&group.service),
@@ -178,26 +183,21 @@ impl Page<'_> {
         self.add("</tbody>\n</table>\n");
     }
 
-    fn system(&mut self, number: usize, grid: &Grid<'_>) {
-        let known = self
-            .report
-            .systems
-            .iter()
-            .find(|system| system.id == grid.system);
+    fn heading(&mut self, grid: &Grid<'_>, what: &str) {
+        let systems = &self.report.systems;
+        let known = systems.iter().find(|system| system.id == grid.system);
         let title = known
             .and_then(|system| system.title.as_deref())
             .unwrap_or(grid.system);
         let version = known
             .and_then(|system| system.version.as_deref())
             .unwrap_or_default();
-        let _ = writeln!(
-            self.out,
-            "<h2 id=\"system-{number}\">{}</h2>",
-            escape(format!("{title} {version}").trim())
-        );
-        if !grid.cells.is_empty() {
-            self.grid(number, grid);
-        }
+        let title = escape(format!("{title} {version}").trim());
+        let _ = writeln!(self.out, "<h2>{title}{what}</h2>");
+    }
+
+    fn system(&mut self, number: usize, grid: &Grid<'_>) {
+        self.heading(grid, ": requirements");
         for ((from, to), cell) in &grid.cells {
             let _ = writeln!(
                 self.out,
@@ -216,6 +216,10 @@ impl Page<'_> {
     }
 
     fn grid(&mut self, number: usize, grid: &Grid<'_>) {
+        if grid.cells.is_empty() {
+            self.add("<p>Which roles it is between is not known.</p>\n");
+            return;
+        }
         self.add(
             "<div class=\"wide\">\n<table class=\"grid\">\n<thead><tr><th>opens ↓ answers →</th>",
         );
