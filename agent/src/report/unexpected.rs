@@ -261,3 +261,110 @@ pub(super) fn service(flow: &FlowLine) -> String {
         None => protocol,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(role: Option<&str>, port: Option<u16>) -> End {
+        End {
+            address: "10.0.0.1".to_owned(),
+            port,
+            roles: role.map(ToOwned::to_owned).into_iter().collect(),
+            names: Vec::new(),
+        }
+    }
+
+    fn flow(protocol: &str, port: Option<u16>, verdict: &'static str) -> FlowLine {
+        FlowLine {
+            protocol: protocol.to_owned(),
+            initiator: end(Some("s/a"), port),
+            responder: end(None, port),
+            verdict: verdict.into(),
+            requirements: Vec::new(),
+            outcome: "refused".into(),
+            near_misses: Vec::new(),
+            packets: [1, 1],
+            bytes: [60, 60],
+            first_seen: "2026-01-01T00:00:00.000000000Z".to_owned(),
+            last_seen: "2026-01-01T00:00:01.000000000Z".to_owned(),
+            joined_midway: false,
+            evidence: Vec::new(),
+        }
+    }
+
+    fn counted(service: &str, flows: u64) -> Counted {
+        let (from, to) = if service == OTHER {
+            (OTHER, OTHER)
+        } else {
+            ("s/a", NO_ROLE)
+        };
+        Counted {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            service: service.to_owned(),
+            flows,
+        }
+    }
+
+    /// Adds flows, and compares (service, flows, flows that are known still).
+    #[track_caller]
+    fn check(flows: &[FlowLine], counts: Option<&[Counted]>, expect: &[(&str, u64, u64)]) {
+        let mut groups = Groups::default();
+        for flow in flows {
+            groups.add(flow);
+        }
+        let list = groups.finish(counts);
+        let got: Vec<(&str, u64, u64)> = list
+            .iter()
+            .map(|group| {
+                let known = group.outcomes.values().sum();
+                (group.service.as_str(), group.flows, known)
+            })
+            .collect();
+        assert_eq!(got, expect);
+    }
+
+    #[test]
+    fn what_a_daemon_counted_leads() {
+        let web = || flow("tcp", Some(80), "unexpected");
+        let ping = || flow("icmp", None, "unexpected");
+        check(&[web(), web()], None, &[("tcp/80", 2, 2)]);
+        check(&[flow("tcp", Some(80), "expected")], None, &[]);
+        check(&[flow("47", None, "unexpected")], None, &[("gre", 1, 1)]);
+        // Gone from the tables, and not forgotten.
+        check(&[], Some(&[counted("tcp/80", 7)]), &[("tcp/80", 7, 0)]);
+        check(
+            &[web()],
+            Some(&[counted("tcp/80", 7), counted(OTHER, 0)]),
+            &[("tcp/80", 7, 1)],
+        );
+        // Lines of pings do not tell their type.
+        check(
+            &[ping()],
+            Some(&[counted("icmp/8", 3)]),
+            &[("icmp/8", 3, 1)],
+        );
+        // What has no series of its own was counted among the rest: the sum stays.
+        check(
+            &[web()],
+            Some(&[counted("tcp/22", 5), counted(OTHER, 4)]),
+            &[("tcp/22", 5, 0), ("tcp/80", 1, 1), (OTHER, 3, 0)],
+        );
+    }
+
+    #[test]
+    fn a_port_scan_is_bounded_and_nothing_is_lost() {
+        let mut groups = Groups::default();
+        for port in 1..=u16::MAX {
+            groups.add(&flow("tcp", Some(port), "unexpected"));
+        }
+        groups.add(&flow("tcp", Some(443), PENDING));
+        assert_eq!(groups.pending(), 1);
+        assert!(groups.groups.len() <= Groups::ROOM);
+        let list = groups.finish(None);
+        assert_eq!(list.len(), MOST_GROUPS);
+        assert_eq!(list.iter().map(|group| group.flows).sum::<u64>(), 65_535);
+        assert_eq!(list[MOST_GROUPS - 1].service, OTHER);
+    }
+}

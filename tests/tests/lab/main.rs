@@ -8,6 +8,7 @@ mod interfaces;
 mod names;
 mod reload;
 mod replay;
+mod report;
 mod verdicts;
 
 use std::time::Duration;
