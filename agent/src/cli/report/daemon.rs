@@ -126,8 +126,11 @@ async fn listing(
     Ok((lines, counts))
 }
 
+/// Losses by stage.
+type Lost = Vec<(String, u64)>;
+
 /// Unexpected flows and losses in a scrape; nothing if it is none of flowproof's.
-fn counters(scrape: &str) -> Option<(Vec<Counted>, Vec<(String, u64)>)> {
+fn counters(scrape: &str) -> Option<(Vec<Counted>, Lost)> {
     let mut counted = Vec::new();
     let mut lost = Vec::new();
     for line in scrape.lines() {
