@@ -4,6 +4,23 @@
 //!
 //! The model never makes a state better than it was told: what it doesn't know is `unknown`, and no renderer has a colour
 //! or a word for it that could be taken for success.
+//!
+//! As JSON it is one object:
+//!
+//! ```text
+//! {"source","site","since","until","by_state":{..},"unexpected_flows","lost":{..},"notes":[..],
+//!  "systems":[{"id","title","version"}],
+//!  "requirements":[{"id","system","requirement",
+//!     "says":{"from":{"id","title"},"to":{..},"direction","necessity","condition","application","purpose","section","row"},
+//!     "state","cause","place","confidence","services":[as in the requirement lines of `replay`],
+//!     "ticket":{"subject","from":{"role":{"id","title"},"bound":[..]},"to":{..},"either_way","services":[..],
+//!        "cause","place","confidence","since","last","failed",
+//!        "paths":[{"initiator","responder","service","outcome","flows"}],"evidence":[..],"ask","document","purpose"}}],
+//!  "unexpected":[{"from","to","service","flows","outcomes":{..},"initiators":[..],"responders":[..],
+//!     "first_seen","last_seen","near_misses":[as in the flow lines of `replay`]}]}
+//! ```
+//!
+//! `says` is null for a row that the matrix files given don't have, `ticket` for one that is neither blocked nor degraded.
 
 use std::collections::{BTreeMap, HashMap};
 

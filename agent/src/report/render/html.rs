@@ -220,25 +220,35 @@ impl Page<'_> {
             self.add("<p>Which roles it is between is not known.</p>\n");
             return;
         }
-        self.add(
-            "<div class=\"wide\">\n<table class=\"grid\">\n<thead><tr><th>opens ↓ answers →</th>",
+        // A page is higher than wide, and most systems call more roles than they are called by.
+        let transposed = grid.responders.len() > grid.initiators.len();
+        let (down, across, corner) = if transposed {
+            (&grid.responders, &grid.initiators, "answers ↓ opens →")
+        } else {
+            (&grid.initiators, &grid.responders, "opens ↓ answers →")
+        };
+        let _ = write!(
+            self.out,
+            "<div class=\"wide\">\n<table class=\"grid\">\n<thead><tr><th>{corner}</th>"
         );
-        for responder in &grid.responders {
+        for head in across {
             let _ = write!(
                 self.out,
                 "<th scope=\"col\" class=\"to\"><span>{}</span></th>",
-                role(responder)
+                role(head)
             );
         }
         self.add("</tr></thead>\n<tbody>\n");
-        for (from, initiator) in grid.initiators.iter().enumerate() {
-            let _ = write!(self.out, "<tr><th scope=\"row\">{}</th>", role(initiator));
-            for to in 0..grid.responders.len() {
-                match grid
-                    .cells
-                    .get(&(from, to))
-                    .and_then(|cell| Some((cell, cell.worst()?)))
-                {
+        for (row, head) in down.iter().enumerate() {
+            let _ = write!(self.out, "<tr><th scope=\"row\">{}</th>", role(head));
+            for column in 0..across.len() {
+                let (from, to) = if transposed {
+                    (column, row)
+                } else {
+                    (row, column)
+                };
+                let cell = grid.cells.get(&(from, to));
+                match cell.and_then(|cell| Some((cell, cell.worst()?))) {
                     Some((cell, worst)) => {
                         let _ = write!(
                             self.out,
@@ -256,7 +266,7 @@ impl Page<'_> {
     }
 
     fn rows(&mut self, rows: &[&Row]) {
-        self.add("<table class=\"list\">\n<thead><tr><th>state</th><th>requirement</th><th>services</th><th>necessity</th><th>purpose</th><th>document</th></tr></thead>\n<tbody>\n");
+        self.add("<table class=\"list rows\">\n<thead><tr><th>state</th><th>requirement</th><th>services</th><th>necessity</th><th>purpose</th><th>document</th></tr></thead>\n<tbody>\n");
         for row in rows {
             self.row(row);
         }
