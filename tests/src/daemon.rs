@@ -19,7 +19,7 @@ use crate::judge::pid;
 use crate::metrics::Metrics;
 
 /// How long a start may take. Loading the kernel programs takes a moment where all tests start at once.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where every daemon of the labs listens: each has its host for itself.
 pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9871);
@@ -100,7 +100,7 @@ impl Daemon {
     /// Starts it on `host` and waits until it says that it is ready.
     ///
     /// # Errors
-    /// It ends, or isn't ready after 20 s; the error carries what it said.
+    /// It ends, or isn't ready after a minute; the error carries what it said.
     pub fn start(host: &Arc<Host>, setup: &Setup<'_>) -> Result<Self> {
         Self::start_with(host, setup, &[])
     }
