@@ -313,33 +313,37 @@ fn comparable(mut diff: MatrixDiff) -> MatrixDiff {
     diff
 }
 
-proptest! {
-    #[test]
-    fn nothing_differs_from_itself(matrix in any_matrix()) {
-        prop_assert_eq!(MatrixDiff::new(&matrix, &matrix), MatrixDiff::default());
-    }
+mod properties {
+    use super::*;
 
-    #[test]
-    fn the_other_way_round_is_the_mirror_image(old in any_matrix(), new in any_matrix()) {
-        let there = MatrixDiff::new(&old, &new);
-        let back = MatrixDiff::new(&new, &old);
-        prop_assert_eq!(comparable(mirrored(there)), comparable(back));
-    }
+    proptest! {
+        #[test]
+        fn nothing_differs_from_itself(matrix in any_matrix()) {
+            prop_assert_eq!(MatrixDiff::new(&matrix, &matrix), MatrixDiff::default());
+        }
 
-    /// Nothing is passed over: matrices without a difference are equal, but for the order of what is in them.
-    #[test]
-    fn what_does_not_differ_is_the_same(old in any_matrix(), new in any_matrix()) {
-        if MatrixDiff::new(&old, &new).systems.is_empty() {
-            let rows = |matrix: &Matrix| {
-                let system = &matrix.systems[0];
-                let mut rows: Vec<_> = system.requirements.iter().map(|row| {
-                    format!("{} {} {} {:?} {:?} {:?} {:?}", row.id, system.role_id(row.from), system.role_id(row.to),
-                        row.services, row.direction, row.necessity, row.purpose)
-                }).collect();
-                rows.sort();
-                rows
-            };
-            prop_assert_eq!(rows(&old), rows(&new));
+        #[test]
+        fn the_other_way_round_is_the_mirror_image(old in any_matrix(), new in any_matrix()) {
+            let there = MatrixDiff::new(&old, &new);
+            let back = MatrixDiff::new(&new, &old);
+            prop_assert_eq!(comparable(mirrored(there)), comparable(back));
+        }
+
+        /// Nothing is passed over: matrices without a difference are equal, but for the order of what is in them.
+        #[test]
+        fn what_does_not_differ_is_the_same(old in any_matrix(), new in any_matrix()) {
+            if MatrixDiff::new(&old, &new).systems.is_empty() {
+                let rows = |matrix: &Matrix| {
+                    let system = &matrix.systems[0];
+                    let mut rows: Vec<_> = system.requirements.iter().map(|row| {
+                        format!("{} {} {} {:?} {:?} {:?} {:?}", row.id, system.role_id(row.from), system.role_id(row.to),
+                            row.services, row.direction, row.necessity, row.purpose)
+                    }).collect();
+                    rows.sort();
+                    rows
+                };
+                prop_assert_eq!(rows(&old), rows(&new));
+            }
         }
     }
 }
