@@ -35,27 +35,27 @@ const UNITS: [(&str, u64); 8] = [
     ("gb", 1_000_000_000),
 ];
 
+/// A whole number times its unit, which does not mind case and may have a blank before it. Nothing if the text is none;
+/// nothing inside if it overflows 64 bits, which is out of any range.
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<Option<u64>> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_ascii_lowercase();
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    if number.is_empty() {
+        return None;
+    }
+    let number: Option<u64> = number.parse().ok();
+    Some(number.and_then(|number| number.checked_mul(*factor)))
+}
+
 /// Reads a size within a range, in bytes. Units do not mind case and may have a blank before them.
 ///
 /// # Errors
 /// [`SizeError`] names the text and what to write.
 pub fn parse_size(text: &str, range: RangeInclusive<u32>) -> Result<u32, SizeError> {
-    let form = || SizeError::Form(text.to_owned());
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let unit = unit.trim().to_ascii_lowercase();
-    let (_, factor) = UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .ok_or_else(form)?;
-    if number.is_empty() {
-        return Err(form());
-    }
-    // What overflows 64 bits is out of any range.
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(*factor))
+    scaled(text, &UNITS)
+        .ok_or_else(|| SizeError::Form(text.to_owned()))?
         .and_then(|bytes| u32::try_from(bytes).ok())
         .filter(|bytes| range.contains(bytes))
         .ok_or_else(|| SizeError::Range {
@@ -103,22 +103,8 @@ pub fn parse_duration(
     text: &str,
     range: RangeInclusive<Duration>,
 ) -> Result<Duration, DurationError> {
-    let form = || DurationError::Form(text.to_owned());
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let unit = unit.trim().to_ascii_lowercase();
-    let (_, factor) = DURATIONS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .ok_or_else(form)?;
-    if number.is_empty() {
-        return Err(form());
-    }
-    // What overflows 64 bits is out of any range.
-    number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(*factor))
+    scaled(text, &DURATIONS)
+        .ok_or_else(|| DurationError::Form(text.to_owned()))?
         .map(Duration::from_millis)
         .filter(|duration| range.contains(duration))
         .ok_or_else(|| DurationError::Range {

@@ -14,15 +14,15 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use flowproof_common::address::Address;
-use flowproof_common::classify::{FIRST_RULE_SLOT, Tables};
+use flowproof_common::classify::FIRST_RULE_SLOT;
 use flowproof_common::key::{FlowKey, Side};
 
 use super::answer::Name;
 use super::book::{NameBook, Told};
-use super::flow_name::{Confidence, FlowName, Mismatch, NameSource};
+use super::flow_name::{FlowName, Mismatch, NameSource};
 use super::wire::hello::{Hello, Source};
 use crate::matrix::installed::Installed;
-use crate::matrix::installed::mixed::NamedEnd;
+use crate::verdict::requirement::Confidence;
 
 /// Names of an address that are looked at: as many as the book tells.
 const LOOKED_AT: usize = 16;
@@ -115,6 +115,8 @@ struct Desk<'a, 'b> {
     /// What anybody was told, once it is asked for, since an address may have thousands of names; and whether there may be
     /// more.
     anybody: OnceCell<(Vec<Told>, bool)>,
+    /// Once they are asked for: every name of the server is judged with them.
+    client_patterns: OnceCell<Vec<u32>>,
 }
 
 impl<'a, 'b> Desk<'a, 'b> {
@@ -131,6 +133,7 @@ impl<'a, 'b> Desk<'a, 'b> {
             server,
             told,
             anybody: OnceCell::new(),
+            client_patterns: OnceCell::new(),
         }
     }
 
@@ -178,28 +181,30 @@ impl<'a, 'b> Desk<'a, 'b> {
         shown.peek().is_some() && shown.all(|shown| shown.is_some_and(|shown| shown != name))
     }
 
+    /// Patterns that the client stands for.
+    fn client_patterns(&self) -> &[u32] {
+        self.client_patterns.get_or_init(|| {
+            let book = &*self.sources.book;
+            let mut patterns = book.patterns_of(&self.client, self.sources.now);
+            // What its own name meant when the flow began may be over by now.
+            for told in book.names_of(&self.client, self.case.begun) {
+                if told.current {
+                    patterns.extend(told.patterns);
+                }
+            }
+            patterns.sort_unstable();
+            patterns.dedup();
+            patterns
+        })
+    }
+
     /// The slot if the server stands for `patterns`.
     fn slot(&mut self, patterns: &[u32]) -> u32 {
-        let matrix = &mut *self.sources.matrix;
-        let book = &*self.sources.book;
-        let mut from = book.patterns_of(&self.client, self.sources.now);
-        // What its own name meant when the flow began may be over by now.
-        for told in book.names_of(&self.client, self.case.begun) {
-            if told.current {
-                from.extend(told.patterns);
-            }
-        }
-        from.sort_unstable();
-        from.dedup();
-        let from = NamedEnd {
-            class: matrix.address_class(&self.client),
-            patterns: &from,
-        };
-        let to = NamedEnd {
-            class: matrix.address_class(&self.server),
-            patterns,
-        };
-        matrix.slot_by_names(self.case.key, self.case.initiator, from, to)
+        let from = self.client_patterns().to_vec();
+        let Case { key, initiator, .. } = *self.case;
+        self.sources
+            .matrix
+            .slot_of_named_flow(key, initiator, &from, patterns)
     }
 
     fn slot_of_name(&mut self, name: &str) -> u32 {

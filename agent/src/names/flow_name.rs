@@ -1,6 +1,7 @@
 //! What is known of a flow's name, and how sure that is: the evidence behind a verdict by name.
 
 use super::answer::Name;
+use crate::verdict::requirement::Confidence;
 
 /// Where a flow's name was read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -41,29 +42,6 @@ impl NameSource {
             Self::Http => "the HTTP host",
             Self::Dns => "DNS",
             Self::None => "no name",
-        }
-    }
-}
-
-/// How sure the name is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Confidence {
-    /// Other clients were told the name, several names are possible, or the ClientHello was encrypted.
-    Low,
-    /// One source says so and nothing speaks against it.
-    Medium,
-    /// The initiator wrote the name itself and DNS agrees.
-    High,
-}
-
-impl Confidence {
-    /// The word in evidence.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
         }
     }
 }

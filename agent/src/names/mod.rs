@@ -23,7 +23,7 @@ use flowproof_common::payload::Wanted;
 
 use crate::config::NamesConfig;
 
-pub use flow_name::{Confidence, FlowName, Mismatch, NameSource};
+pub use flow_name::{FlowName, Mismatch, NameSource};
 pub use namer::{Decisions, Namer, NamerCounts, Ruling};
 
 /// What names are learned from, and for how long.

@@ -262,11 +262,15 @@ impl Namer {
         }
         self.set_patterns();
         // What the book forgot meanwhile for want of room has to be told.
-        let mut addresses: Vec<Address> = self.book.needed_addresses().collect();
-        addresses.extend(self.placed.keys().copied());
-        for address in addresses {
+        for address in self.known_addresses() {
             self.place(address);
         }
+    }
+
+    /// Addresses that have patterns, and those that have a class by name.
+    fn known_addresses(&self) -> Vec<Address> {
+        let placed = self.placed.keys().copied();
+        self.book.needed_addresses().chain(placed).collect()
     }
 
     fn set_patterns(&mut self) {
@@ -321,17 +325,9 @@ impl Namer {
 
     fn slot_with(&mut self, key: &FlowKey, initiator: Side, patterns: &[u32]) -> u32 {
         let (client, _) = key.end(initiator);
-        let (server, _) = key.end(initiator.other());
         let client_patterns = self.book.patterns_of(&client, self.now);
-        let from = NamedEnd {
-            class: self.matrix.address_class(&client),
-            patterns: &client_patterns,
-        };
-        let to = NamedEnd {
-            class: self.matrix.address_class(&server),
-            patterns,
-        };
-        self.matrix.slot_by_names(key, initiator, from, to)
+        self.matrix
+            .slot_of_named_flow(key, initiator, &client_patterns, patterns)
     }
 
     /// The matrix in force with all classes and slots that names made.
@@ -613,8 +609,7 @@ impl Namer {
             let idle = self.streams.iter().min_by_key(|(_, stream)| stream.last);
             if let Some(idle) = idle.map(|(id, _)| *id) {
                 self.streams.remove(&idle);
-                self.counts.answers_lost += 1;
-                self.lose();
+                self.lose_answer();
             }
         }
         let stream = self.streams.entry(id).or_default();
@@ -700,11 +695,11 @@ impl Namer {
 
     fn place_changed(&mut self) {
         let changed = self.book.take_changed();
-        let mut addresses = changed.addresses;
-        if changed.overflowed {
-            addresses = self.book.needed_addresses().collect();
-            addresses.extend(self.placed.keys().copied());
-        }
+        let addresses = if changed.overflowed {
+            self.known_addresses()
+        } else {
+            changed.addresses
+        };
         for address in addresses {
             self.place(address);
         }

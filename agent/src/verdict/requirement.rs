@@ -104,19 +104,22 @@ impl fmt::Display for Place {
     }
 }
 
-/// How far cause and place may be trusted.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+/// How far a conclusion may be trusted: cause and place of a failure, or the name of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Confidence {
-    /// A single silence: the peer may just be down.
+    /// A single silence: the peer may just be down. Of a name: other clients were told it, several are possible, or the
+    /// ClientHello was encrypted.
     Low,
-    /// Silence more than once, or a RST, which firewalls send in the peer's name too.
+    /// Silence more than once, or a RST, which firewalls send in the peer's name too. Of a name: one source says so and
+    /// nothing speaks against it.
     Medium,
-    /// Somebody said so: an ICMP error, or the kernel of this host.
+    /// Somebody said so: an ICMP error, or the kernel of this host. Of a name: the initiator wrote it itself and DNS
+    /// agrees.
     High,
 }
 
 impl Confidence {
-    /// The name in JSON.
+    /// The name in JSON and in evidence.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -158,6 +158,22 @@ impl Installed {
         self.slot_of_members(members)
     }
 
+    /// The same for a flow between addresses that stand for `from` and `to`.
+    pub fn slot_of_named_flow(
+        &mut self,
+        key: &FlowKey,
+        initiator: Side,
+        from: &[u32],
+        to: &[u32],
+    ) -> u32 {
+        let [from, to] =
+            [(initiator, from), (initiator.other(), to)].map(|(side, patterns)| NamedEnd {
+                class: self.address_class(&key.end(side).0),
+                patterns,
+            });
+        self.slot_by_names(key, initiator, from, to)
+    }
+
     /// The roles of an address in prefix class `end.class` that stands for `end.patterns`, sorted.
     #[must_use]
     pub fn roles_by_names(&self, end: NamedEnd<'_>) -> Vec<BoundRole> {

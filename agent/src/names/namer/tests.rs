@@ -868,7 +868,7 @@ fn names_of_flows_that_live_on_are_kept() {
             FlowName {
                 name: None,
                 source: NameSource::None,
-                confidence: super::super::Confidence::Low,
+                confidence: crate::verdict::requirement::Confidence::Low,
                 alpn: Vec::new(),
                 notes: Vec::new(),
                 mismatch: None,
