@@ -7,6 +7,7 @@ pub mod explain;
 pub mod near_miss;
 pub mod requirement;
 pub mod vantage;
+pub mod window;
 
 use std::sync::Arc;
 

@@ -16,6 +16,7 @@
 //! it is `unknown` if any is, then `silent`, then `unobservable`.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use flowproof_common::address::Address;
 use flowproof_common::state::Outcome;
@@ -47,6 +48,12 @@ impl State {
         Self::Unobservable,
         Self::Unknown,
     ];
+
+    /// The state of a name that [`Self::name`] gave.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
 
     /// The name in JSON and in labels.
     #[must_use]
@@ -90,6 +97,20 @@ impl Place {
             // A RST, or an ICMP error from the peer itself.
             (_, _) => Self::Peer,
         })
+    }
+
+    /// The place of a text that its `Display` gave.
+    #[must_use]
+    pub fn of_text(text: &str) -> Option<Self> {
+        match text {
+            "this_host" => Some(Self::ThisHost),
+            "peer" => Some(Self::Peer),
+            "path" => Some(Self::Path),
+            hop => {
+                let address: IpAddr = hop.strip_prefix("hop ")?.parse().ok()?;
+                Some(Self::Hop(address.into()))
+            }
+        }
     }
 }
 
@@ -340,6 +361,8 @@ pub enum Cause {
     Flow(Outcome),
     /// Packets were lost.
     Loss,
+    /// For a part of the time nobody watched: the daemon was down, its capture failed, or the clock jumped.
+    Gap,
     /// Its name was never resolved, or does not resolve.
     Name(Resolution),
     /// This vantage can't see it.
@@ -353,6 +376,7 @@ impl Cause {
         match self {
             Self::Flow(outcome) => outcome.name(),
             Self::Loss => "loss",
+            Self::Gap => "not_watched",
             Self::Name(Resolution::Failing) => "name_does_not_resolve",
             Self::Name(Resolution::Never | Resolution::Resolved) => "name_never_resolved",
             Self::Blind(Blind::NotBound) => "role_not_bound",
@@ -505,6 +529,19 @@ mod tests {
         let twice = seen(&[attempt(1, NoAnswer, None), attempt(2, NoAnswer, None)]);
         assert_eq!(twice.confidence, Some(Confidence::Medium));
         assert_eq!(Place::of(Answered, &PEER, None), None);
+    }
+
+    #[test]
+    fn states_and_places_are_read_as_they_are_written() {
+        for state in State::ALL {
+            assert_eq!(State::of_name(state.name()), Some(state));
+        }
+        for place in [Place::ThisHost, Place::Hop(HOP), Place::Peer, Place::Path] {
+            assert_eq!(Place::of_text(&place.to_string()), Some(place));
+        }
+        for text in ["", "hop", "hop x", "10.0.0.1"] {
+            assert_eq!(Place::of_text(text), None, "{text}");
+        }
     }
 
     #[test]

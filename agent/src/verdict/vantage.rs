@@ -34,22 +34,46 @@ pub struct Losses {
     pub names: bool,
 }
 
-impl Losses {
+/// How much was missed since the counters began.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LossTotals {
+    /// Packets or events.
+    pub packets: u64,
+    /// Names of flows.
+    pub names: u64,
+}
+
+impl LossTotals {
     /// Stages of loss that cost names and nothing else.
     const OF_NAMES: [&'static str; 4] = ["name", "name_head", "dns", "payload_ring"];
 
     /// From what was lost, by stage. A flow that found no room among the verified is still known.
     #[must_use]
     pub fn of(stages: &[(&'static str, u64)]) -> Self {
-        let mut losses = Self::default();
-        for (stage, _) in stages.iter().filter(|(_, count)| *count > 0) {
-            if Self::OF_NAMES.contains(stage) {
-                losses.names = true;
-            } else if *stage != "promotion" {
-                losses.packets = true;
-            }
+        let mut totals = Self::default();
+        for (stage, count) in stages {
+            let total = if Self::OF_NAMES.contains(stage) {
+                &mut totals.names
+            } else if *stage == "promotion" {
+                continue;
+            } else {
+                &mut totals.packets
+            };
+            *total = total.saturating_add(*count);
         }
-        losses
+        totals
+    }
+}
+
+impl Losses {
+    /// From what was lost, by stage; see [`LossTotals::of`].
+    #[must_use]
+    pub fn of(stages: &[(&'static str, u64)]) -> Self {
+        let totals = LossTotals::of(stages);
+        Self {
+            packets: totals.packets > 0,
+            names: totals.names > 0,
+        }
     }
 }
 
@@ -144,15 +168,18 @@ impl Sightline {
         service.protocol() == Protocol::Vrrp || requirement.initiations().all(|(_, to)| to_many(to))
     }
 
+    /// Whether names are evidence for a requirement, so that losing names can hide its flows.
+    #[must_use]
+    pub fn needs_names(&self, system: SystemIndex, requirement: &Requirement) -> bool {
+        [requirement.from, requirement.to]
+            .into_iter()
+            .any(|role| self.has_names.contains(&BoundRole { system, role }))
+    }
+
     fn of_any_service(&self, system: SystemIndex, requirement: &Requirement) -> Vantage {
         let ends = [requirement.from, requirement.to];
         let mut elsewhere = self.seen.is_some();
-        let by_name = ends.iter().any(|role| {
-            self.has_names.contains(&BoundRole {
-                system,
-                role: *role,
-            })
-        });
+        let by_name = self.needs_names(system, requirement);
         let mut unresolved = Resolution::Resolved;
         let mut problem = requirement.services.is_empty().then_some(Blind::NoServices);
         for role in ends {
