@@ -8,6 +8,7 @@ pub mod export;
 pub mod finding;
 pub mod flow;
 pub mod import;
+pub mod ledger;
 pub mod matrix;
 pub mod names;
 pub mod report;
