@@ -11,8 +11,8 @@ mod units;
 
 pub use model::{
     Attach, BackendChoice, CaptureConfig, Config, Conflict, EbpfOptions, FlowCapacity,
-    InterfacePattern, LogConfig, LogFormat, LogLevel, NamesConfig, OnExit, PatternError,
-    PcapOptions, ResolverAddressError, TagsConfig, WebConfig, parse_resolver,
+    InterfacePattern, LedgerConfig, LogConfig, LogFormat, LogLevel, NamesConfig, OnExit,
+    PatternError, PcapOptions, ResolverAddressError, TagsConfig, WebConfig, parse_resolver,
 };
 pub use read::ConfigReading;
 pub(crate) use read::{BUFFER_SIZE, HOLD, SNAP_LENGTH};

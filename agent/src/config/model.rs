@@ -9,6 +9,7 @@ use std::time::Duration;
 use globset::{Glob, GlobMatcher};
 
 use super::units::Written;
+use crate::ledger::Limits;
 use crate::site::tags::TagOptions;
 
 /// Longest interface name in bytes (`IFNAMSIZ` in `linux/if.h`, without the final zero).
@@ -29,6 +30,8 @@ pub struct Config {
     pub capture: CaptureConfig,
     /// Where names of addresses come from.
     pub names: NamesConfig,
+    /// The evidence that is kept.
+    pub ledger: LedgerConfig,
     /// The web server.
     pub web: WebConfig,
     /// What is logged to standard error.
@@ -167,6 +170,19 @@ pub struct NamesConfig {
     pub resolve: bool,
     /// Whom to ask; empty: the resolvers of this host.
     pub resolvers: Vec<SocketAddr>,
+}
+
+/// The evidence that is kept in the state directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerConfig {
+    /// Whether any is kept.
+    pub enabled: bool,
+    /// How long hourly flow records are kept, 1 hour to 10 years.
+    pub retention: Duration,
+    /// Bytes of the file and its log, 8 MiB to 3 GiB.
+    pub max_size: u32,
+    /// How far back the state of a requirement looks, 1 minute to 31 days.
+    pub window: Duration,
 }
 
 /// The text is no resolver's address.
@@ -387,6 +403,17 @@ impl Config {
 }
 
 impl Config {
+    /// How much the ledger may hold.
+    #[must_use]
+    pub fn ledger_limits(&self) -> Limits {
+        Limits {
+            retention: self.ledger.retention,
+            max_size: self.ledger.max_size.into(),
+            window: self.ledger.window,
+            ..Limits::default()
+        }
+    }
+
     /// The service tags, as they are read.
     #[must_use]
     pub fn tag_options(&self) -> TagOptions {
@@ -412,6 +439,7 @@ impl Default for Config {
                 ebpf: EbpfOptions::default(),
             },
             names: NamesConfig::default(),
+            ledger: LedgerConfig::default(),
             web: WebConfig {
                 listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9871))],
             },
@@ -448,6 +476,17 @@ impl Default for NamesConfig {
             // Whoever only observes asks nobody unless told to.
             resolve: false,
             resolvers: Vec::new(),
+        }
+    }
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            retention: Duration::from_secs(14 * 86_400),
+            max_size: 512 << 20,
+            window: Duration::from_secs(86_400),
         }
     }
 }

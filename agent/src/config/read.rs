@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::model::{
     Attach, BackendChoice, CaptureConfig, Config, EbpfOptions, FlowCapacity, InterfacePattern,
-    LogConfig, LogFormat, LogLevel, NamesConfig, OnExit, PcapOptions, TagsConfig, WebConfig,
-    parse_resolver,
+    LedgerConfig, LogConfig, LogFormat, LogLevel, NamesConfig, OnExit, PcapOptions, TagsConfig,
+    WebConfig, parse_resolver,
 };
 use super::units::{parse_duration, parse_size};
 use crate::finding::Findings;
@@ -25,6 +25,7 @@ pub(super) const CONFIG: Keys = Keys::new(
         "state_directory",
         "capture",
         "names",
+        "ledger",
         "web",
         "log",
     ],
@@ -56,6 +57,7 @@ pub(super) const NAMES: Keys = Keys::new(
         "resolvers",
     ],
 );
+pub(super) const LEDGER: Keys = Keys::new(&[], &["enabled", "retention", "max_size", "window"]);
 pub(super) const WEB: Keys = Keys::new(&[], &["listen"]);
 pub(super) const LOG: Keys = Keys::new(&[], &["level", "format"]);
 
@@ -72,6 +74,14 @@ pub(crate) const HOLD: std::ops::RangeInclusive<Duration> =
 const TTL: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(7 * 86_400);
 /// How long an address may stand for a name beyond its time to live.
 const GRACE: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
+/// How long flow records may be kept: less than an hour is no record by the hour.
+const RETENTION: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(3_600)..=Duration::from_secs(3_650 * 86_400);
+/// Bytes that the ledger may have: room for a few batches at the least.
+const LEDGER_SIZE: std::ops::RangeInclusive<u32> = 8 << 20..=3 << 30;
+/// How far back states may look.
+const WINDOW: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(60)..=Duration::from_secs(31 * 86_400);
 /// What a switch may say.
 const TRUTH: [(&str, bool); 2] = [("true", true), ("false", false)];
 
@@ -155,6 +165,9 @@ impl Reader<'_> {
         }
         if let Some(node) = fields.get("names") {
             self.names(node, &mut config.names);
+        }
+        if let Some(node) = fields.get("ledger") {
+            self.ledger(node, &mut config.ledger);
         }
         if let Some(node) = fields.get("web") {
             self.web(node, &mut config.web);
@@ -301,6 +314,16 @@ impl Reader<'_> {
         }
     }
 
+    fn ledger(&mut self, node: &Node<'_>, into: &mut LedgerConfig) {
+        let Some(fields) = Fields::open(node, "`ledger`", LEDGER, self.reporter) else {
+            return;
+        };
+        self.switch(&fields, "enabled", &mut into.enabled);
+        self.duration(&fields, "retention", RETENTION, &mut into.retention);
+        self.size(&fields, "max_size", LEDGER_SIZE, &mut into.max_size);
+        self.duration(&fields, "window", WINDOW, &mut into.window);
+    }
+
     fn web(&mut self, node: &Node<'_>, into: &mut WebConfig) {
         let Some(fields) = Fields::open(node, "`web`", WEB, self.reporter) else {
             return;
@@ -443,6 +466,7 @@ mod tests {
              \x20 pcap: {filter: not port 22, snap_length: 256, buffer_size: 4MiB, promiscuous: false, flows: {verified: 2048}}\n\
              \x20 ebpf: {attach: clsact, pin_directory: /sys/fs/bpf/x, on_exit: keep, flows: {verified: 1024, unverified: 4096}}\n\
              names: {passive_dns: false, hello: false, hold: 500ms, ttl_min: 30s, ttl_max: 2h, grace: 1d, resolve: true, resolvers: [192.0.2.53, '[2001:db8::53]:5353']}\n\
+             ledger: {enabled: false, retention: 90d, max_size: 1GiB, window: 1h}\n\
              web: {listen: ['127.0.0.1:1', '[::1]:2']}\n\
              log: {level: debug, format: json}\n",
         );
@@ -504,6 +528,15 @@ mod tests {
                 ],
             }
         );
+        assert_eq!(
+            config.ledger,
+            LedgerConfig {
+                enabled: false,
+                retention: Duration::from_secs(90 * 86_400),
+                max_size: 1 << 30,
+                window: Duration::from_secs(3_600),
+            }
+        );
         let listen: Vec<_> = config.web.listen.iter().map(ToString::to_string).collect();
         assert_eq!(listen, ["127.0.0.1:1", "[::1]:2"]);
         assert_eq!(
@@ -534,7 +567,8 @@ mod tests {
              capture:\n  backend: xdp\n  interfaces: [\"a b\"]\n  pcap: {snap_length: 1TB, promiscuous: maybe}\n  ebpf: {flows: {verified: 3}}\n\
              names: {hold: 61s, grace: 5, resolve: maybe, resolvers: [dns.example.org]}\n\
              web: {listen: [localhost]}\n\
-             log: {levle: info}\n",
+             log: {levle: info}\n\
+             ledger: {enabled: 1, retention: 1m, max_size: 1MiB, window: 32d}\n",
         );
         assert_eq!(reading.config, None);
         let got: Vec<_> = reading
@@ -558,6 +592,10 @@ mod tests {
                 "bad-address 8:58",
                 "bad-address 9:16",
                 "unknown-key 10:7",
+                "unknown-value 11:19",
+                "bad-duration 11:33",
+                "bad-size 11:47",
+                "bad-duration 11:61",
             ]
         );
     }

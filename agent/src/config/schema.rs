@@ -19,6 +19,8 @@ pub(super) struct ConfigFile {
     capture: Option<CaptureSection>,
     /// Where names of addresses come from.
     names: Option<NamesSection>,
+    /// The evidence that is kept in the state directory.
+    ledger: Option<LedgerSection>,
     /// The web server.
     web: Option<WebSection>,
     /// What is logged to standard error.
@@ -142,6 +144,20 @@ pub(super) struct NamesSection {
 #[schemars(transparent)]
 struct DurationText(#[schemars(regex(pattern = r"^[0-9]+ *([Mm]?[Ss]|[MmHhDd])$"))] String);
 
+/// The evidence that is kept in the state directory.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct LedgerSection {
+    /// Whether any is kept.
+    enabled: Option<bool>,
+    /// How long flow records by the hour are kept, 1h to 3650d.
+    retention: Option<DurationText>,
+    /// Bytes of the file and its log, 8MiB to 3GiB. The oldest flow records go first.
+    max_size: Option<Size>,
+    /// How far back the state of a requirement looks, 1m to 31d.
+    window: Option<DurationText>,
+}
+
 /// The web server.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -195,7 +211,7 @@ pub fn schema() -> schemars::Schema {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::read::{CAPTURE, CONFIG, EBPF, FLOWS, LOG, NAMES, PCAP, TAGS, WEB};
+    use super::super::read::{CAPTURE, CONFIG, EBPF, FLOWS, LEDGER, LOG, NAMES, PCAP, TAGS, WEB};
     use super::super::{Attach, BackendChoice, LogFormat, LogLevel, OnExit};
     use super::*;
     use crate::yaml::Keys;
@@ -220,6 +236,7 @@ mod tests {
         check(schemars::schema_for!(EbpfSection).as_value(), EBPF);
         check(schemars::schema_for!(FlowsSection).as_value(), FLOWS);
         check(schemars::schema_for!(NamesSection).as_value(), NAMES);
+        check(schemars::schema_for!(LedgerSection).as_value(), LEDGER);
         check(schemars::schema_for!(WebSection).as_value(), WEB);
         check(schemars::schema_for!(LogSection).as_value(), LOG);
     }
