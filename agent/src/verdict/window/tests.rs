@@ -649,95 +649,99 @@ impl World {
     }
 }
 
-proptest! {
-    /// Whatever the clock does: within the window, in time that really went by, a loss or blindness means that nothing
-    /// seen is not silence; and silence means that nothing was attempted.
-    #[test]
-    fn no_loss_is_ever_silent(steps in steps(true), needs_names: bool) {
-        let mut world = World::new();
-        world.needs_names = needs_names;
-        let mut truth = Truth::default();
-        // As much as a clock may run ahead without being caught.
-        let surely = 24 * HOUR - 2 * MINUTE;
-        for step in steps {
-            world.step(step, &mut truth);
-            let found = world.found();
-            let lately = |time: Option<u64>| time.is_some_and(|time| world.real - time < surely);
-            if found.finding.state == State::Silent {
-                prop_assert!(!lately(truth.spoiled), "{step:?} {found:?}");
-                prop_assert!(!(needs_names && lately(truth.names_spoiled)), "{step:?} {found:?}");
-                prop_assert!(!lately(truth.attempt), "{step:?} {found:?}");
-                prop_assert!(!matches!(world.vantage, Vantage::Blind(_)));
-            }
-            prop_assert!(world.service.kept().buckets.len() <= MOST_BUCKETS);
-        }
-    }
+mod properties {
+    use super::*;
 
-    /// With a clock that is never set, states are exactly what they should be.
-    #[test]
-    fn states_follow_the_evidence(steps in steps(false)) {
-        let mut world = World::new();
-        let mut truth = Truth::default();
-        for step in steps {
-            if matches!(step, Step::Reply) {
-                continue;
-            }
-            world.step(step, &mut truth);
-            let found = world.found();
-            let recent = |time: Option<u64>| time.filter(|time| world.real - time <= 24 * HOUR);
-            let expect = match (recent(truth.answer), recent(truth.failure)) {
-                (Some(answer), Some(failure)) if failure > answer => Some(State::Degraded),
-                (Some(_), _) => Some(State::Verified),
-                (None, Some(_)) => Some(State::Blocked),
-                (None, None) if recent(truth.attempt).is_some() => Some(State::Unknown),
-                (None, None) if matches!(world.vantage, Vantage::Blind(_)) => Some(State::Unobservable),
-                (None, None) if recent(truth.spoiled).is_some() => Some(State::Unknown),
-                // Whether the row could be seen all the time is the other test's.
-                (None, None) => None,
-            };
-            if let Some(expect) = expect {
-                prop_assert_eq!(found.finding.state, expect, "{:?} {:?}", step, found);
-            } else {
-                prop_assert!(matches!(found.finding.state, State::Silent | State::Unknown));
-            }
-            if let Some(ratio) = found.answered_ratio() {
-                prop_assert!((0.0..=1.0).contains(&ratio));
+    proptest! {
+        /// Whatever the clock does: within the window, in time that really went by, a loss or blindness means that nothing
+        /// seen is not silence; and silence means that nothing was attempted.
+        #[test]
+        fn no_loss_is_ever_silent(steps in steps(true), needs_names: bool) {
+            let mut world = World::new();
+            world.needs_names = needs_names;
+            let mut truth = Truth::default();
+            // As much as a clock may run ahead without being caught.
+            let surely = 24 * HOUR - 2 * MINUTE;
+            for step in steps {
+                world.step(step, &mut truth);
+                let found = world.found();
+                let lately = |time: Option<u64>| time.is_some_and(|time| world.real - time < surely);
+                if found.finding.state == State::Silent {
+                    prop_assert!(!lately(truth.spoiled), "{step:?} {found:?}");
+                    prop_assert!(!(needs_names && lately(truth.names_spoiled)), "{step:?} {found:?}");
+                    prop_assert!(!lately(truth.attempt), "{step:?} {found:?}");
+                    prop_assert!(!matches!(world.vantage, Vantage::Blind(_)));
+                }
+                prop_assert!(world.service.kept().buckets.len() <= MOST_BUCKETS);
             }
         }
-    }
 
-    /// Replies keep a service verified, and never overturn a failure or make up an answer.
-    #[test]
-    fn verified_needs_an_answer(steps in steps(true)) {
-        let mut world = World::new();
-        let mut truth = Truth::default();
-        for step in steps {
-            world.step(step, &mut truth);
-            let found = world.found();
-            if found.finding.state == State::Verified {
-                prop_assert!(truth.answer.is_some());
-                prop_assert!(found.flows.answered > 0);
+        /// With a clock that is never set, states are exactly what they should be.
+        #[test]
+        fn states_follow_the_evidence(steps in steps(false)) {
+            let mut world = World::new();
+            let mut truth = Truth::default();
+            for step in steps {
+                if matches!(step, Step::Reply) {
+                    continue;
+                }
+                world.step(step, &mut truth);
+                let found = world.found();
+                let recent = |time: Option<u64>| time.filter(|time| world.real - time <= 24 * HOUR);
+                let expect = match (recent(truth.answer), recent(truth.failure)) {
+                    (Some(answer), Some(failure)) if failure > answer => Some(State::Degraded),
+                    (Some(_), _) => Some(State::Verified),
+                    (None, Some(_)) => Some(State::Blocked),
+                    (None, None) if recent(truth.attempt).is_some() => Some(State::Unknown),
+                    (None, None) if matches!(world.vantage, Vantage::Blind(_)) => Some(State::Unobservable),
+                    (None, None) if recent(truth.spoiled).is_some() => Some(State::Unknown),
+                    // Whether the row could be seen all the time is the other test's.
+                    (None, None) => None,
+                };
+                if let Some(expect) = expect {
+                    prop_assert_eq!(found.finding.state, expect, "{:?} {:?}", step, found);
+                } else {
+                    prop_assert!(matches!(found.finding.state, State::Silent | State::Unknown));
+                }
+                if let Some(ratio) = found.answered_ratio() {
+                    prop_assert!((0.0..=1.0).contains(&ratio));
+                }
             }
         }
-    }
 
-    /// A restart at any moment that the kernel counted through changes nothing but the time.
-    #[test]
-    fn a_counted_restart_changes_no_state(steps in steps(false), at in 0..80_usize) {
-        let mut world = World::new();
-        let mut truth = Truth::default();
-        for step in steps.iter().take(at) {
-            world.step(*step, &mut truth);
+        /// Replies keep a service verified, and never overturn a failure or make up an answer.
+        #[test]
+        fn verified_needs_an_answer(steps in steps(true)) {
+            let mut world = World::new();
+            let mut truth = Truth::default();
+            for step in steps {
+                world.step(step, &mut truth);
+                let found = world.found();
+                if found.finding.state == State::Verified {
+                    prop_assert!(truth.answer.is_some());
+                    prop_assert!(found.flows.answered > 0);
+                }
+            }
         }
-        // The look after a blind one is spoiled as well, which a restart forgets.
-        world.blind = false;
-        world.sample();
-        world.sample();
-        let before = world.found();
-        world.restart(0, Absence::Counted);
-        let after = world.found();
-        prop_assert_eq!(before.finding, after.finding);
-        prop_assert_eq!(before.flows, after.flows);
-        prop_assert_eq!(before.since, after.since);
+
+        /// A restart at any moment that the kernel counted through changes nothing but the time.
+        #[test]
+        fn a_counted_restart_changes_no_state(steps in steps(false), at in 0..80_usize) {
+            let mut world = World::new();
+            let mut truth = Truth::default();
+            for step in steps.iter().take(at) {
+                world.step(*step, &mut truth);
+            }
+            // The look after a blind one is spoiled as well, which a restart forgets.
+            world.blind = false;
+            world.sample();
+            world.sample();
+            let before = world.found();
+            world.restart(0, Absence::Counted);
+            let after = world.found();
+            prop_assert_eq!(before.finding, after.finding);
+            prop_assert_eq!(before.flows, after.flows);
+            prop_assert_eq!(before.since, after.since);
+        }
     }
 }
