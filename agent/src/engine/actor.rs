@@ -15,6 +15,7 @@ use tokio::sync::{mpsc as queue, oneshot};
 
 use super::flows::{Filter, Flows, Query, QueryError, Selection};
 use super::health::{CaptureState, Health};
+use super::recorder::Record;
 use super::states::{self, Notes};
 use super::told::Told;
 use super::unexpected::{Sighting, Unexpected, UnexpectedEntry, UnexpectedService};
@@ -65,6 +66,8 @@ pub struct View {
     pub top: Vec<UnexpectedEntry>,
     /// What events said of each counter slot.
     pub notes: Notes,
+    /// The running kernel's names of the drop reasons in the notes.
+    pub drop_reasons: BTreeMap<u32, String>,
     /// What resolvers said of each name of the matrix, by its number.
     pub names: Vec<Resolution>,
     /// What was done about names.
@@ -83,8 +86,14 @@ impl View {
     #[must_use]
     pub fn totals(&self, key: ServiceKey) -> SlotTotals {
         let member = MemberId::of(&self.matrix.compiled.matrix.service_id(key));
+        self.totals_of(self.matrix.directory.slots_of(member))
+    }
+
+    /// The sum of some counter slots.
+    #[must_use]
+    pub fn totals_of(&self, slots: &[u32]) -> SlotTotals {
         let mut sum = SlotTotals::default();
-        for slot in self.matrix.directory.slots_of(member) {
+        for slot in slots {
             if let Some(slot) = self.snapshot.slots.get(*slot as usize) {
                 add(&mut sum, slot);
             }
@@ -150,10 +159,20 @@ pub struct KeptNames {
     pub names: Vec<Remembered>,
 }
 
+/// What is known at one moment, and what happened since it was asked for last.
+#[derive(Debug)]
+pub struct Gathered {
+    /// What is known.
+    pub view: View,
+    /// What happened.
+    pub record: Record,
+}
+
 enum Command {
     Install(Arc<Installed>, oneshot::Sender<Result<(), CaptureError>>),
     Watch(Vec<Interface>),
     View(oneshot::Sender<View>),
+    Gather(oneshot::Sender<Gathered>),
     Learn(Box<Answer>),
     Names(Option<book::Counts>, oneshot::Sender<Option<KeptNames>>),
     Flows(Query, oneshot::Sender<Result<Flows, CommandError>>),
@@ -210,7 +229,8 @@ impl Engine {
             capture,
             matrix,
             labels,
-            strangers: Vec::new(),
+            recent: Vec::new(),
+            record: Record::default(),
             attached: BTreeMap::new(),
             refused: BTreeMap::new(),
             unexpected: Unexpected::default(),
@@ -291,6 +311,14 @@ impl Engine {
         self.ask(Command::View).await
     }
 
+    /// What is known now, and what happened since the last call.
+    ///
+    /// # Errors
+    /// The thread does not answer; then what happened is in the next answer.
+    pub async fn gather(&self) -> Result<Gathered, CommandError> {
+        self.ask(Command::Gather).await
+    }
+
     /// Flows in the tables now. The thread reads each table once, which takes some 80 ns a flow: 80 ms for a million. The
     /// kernel's buffers are large enough for that.
     ///
@@ -317,8 +345,10 @@ struct Actor {
     attached: BTreeMap<u32, Interface>,
     refused: BTreeMap<String, String>,
     unexpected: Unexpected,
-    /// Unexpected flows of the poll at hand.
-    strangers: Vec<Event>,
+    /// Events of the poll at hand that are to be told with their names.
+    recent: Vec<Event>,
+    /// What happened since it was asked for.
+    record: Record,
     notes: Notes,
     told: Told,
     consumers: Vec<queue::Sender<Event>>,
@@ -391,6 +421,16 @@ impl Actor {
                 let view = self.view();
                 let _ = done.send(view);
             }
+            Command::Gather(done) => {
+                let view = self.view();
+                let gathered = Gathered {
+                    view,
+                    record: std::mem::take(&mut self.record),
+                };
+                if let Err(Gathered { record, .. }) = done.send(gathered) {
+                    self.record.put_back(record);
+                }
+            }
             Command::Flows(query, done) => {
                 let flows = self.flows(&query);
                 let _ = done.send(flows);
@@ -429,21 +469,14 @@ impl Actor {
             told,
             consumers,
             queue_lost,
-            strangers,
+            recent,
+            record,
             ..
         } = self;
         let mut sink = |event: &Event| {
-            // A flow that a reload judges anew counts as begun for what it is now, one that waited for its name for
-            // what that says.
-            let begun = [
-                EventKind::Begun as u8,
-                EventKind::Rejudged as u8,
-                EventKind::Named as u8,
-            ];
-            let state = event.record.state;
-            let counts = !state.is_held();
-            if counts && begun.contains(&event.kind) && state.verdict() == Verdict::Unexpected {
-                strangers.push(*event);
+            let counts = !event.record.state.is_held();
+            if Record::wants(event) || is_stranger(event) {
+                recent.push(*event);
             }
             let mut event = *event;
             told.complete(&mut event);
@@ -460,9 +493,19 @@ impl Actor {
         };
         let polled = capture.poll(timeout, &mut sink);
         // Only now is known what their addresses stand for.
-        for event in std::mem::take(strangers) {
-            let (service, sighting) = unexpected_flow(capture.namer(), &mut self.labels, &event);
-            unexpected.record(service, sighting);
+        let (namer, offset) = (capture.namer(), capture.epoch_offset());
+        for event in recent.drain(..) {
+            let known = (event.record.state.verdict() == Verdict::Unexpected)
+                .then(|| unexpected_flow(namer, &mut self.labels, &event));
+            if let Some((service, sighting)) = &known
+                && is_stranger(&event)
+            {
+                unexpected.record(service.clone(), *sighting);
+            }
+            if Record::wants(&event) {
+                let service = known.map(|(service, _)| service);
+                record.note(&event, namer, offset, service);
+            }
         }
         self.follow();
         match polled {
@@ -526,6 +569,7 @@ impl Actor {
             unexpected: self.unexpected.series(),
             unexpected_other: self.unexpected.other(total),
             top: self.unexpected.top(TOP),
+            drop_reasons: self.drop_reasons(),
             notes: self.notes.clone(),
             names: self.capture.namer().resolutions(),
             naming: self.capture.namer().counts(),
@@ -533,6 +577,22 @@ impl Actor {
             queue_lost: self.queue_lost,
             failure,
         }
+    }
+
+    fn drop_reasons(&self) -> BTreeMap<u32, String> {
+        let numbers = self
+            .notes
+            .values()
+            .filter_map(states::SlotNotes::drop_reason);
+        numbers
+            .map(|number| {
+                let name = self.capture.drop_reason(number);
+                (
+                    number,
+                    name.map_or_else(|| format!("reason {number}"), str::to_owned),
+                )
+            })
+            .collect()
     }
 
     fn attach_first(
@@ -670,6 +730,18 @@ fn role_name(compiled: &Compiled, role: BoundRole) -> String {
         }
         RoleRef::BuiltIn(built_in) => built_in.id().to_owned(),
     }
+}
+
+/// Whether a flow begins to count as unexpected: one that a reload judges anew counts as begun for what it is now, one
+/// that waited for its name for what that says.
+fn is_stranger(event: &Event) -> bool {
+    let begun = [
+        EventKind::Begun as u8,
+        EventKind::Rejudged as u8,
+        EventKind::Named as u8,
+    ];
+    let state = event.record.state;
+    !state.is_held() && begun.contains(&event.kind) && state.verdict() == Verdict::Unexpected
 }
 
 fn unexpected_flow(

@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::actor::{CommandError, Engine, Start};
+use super::evidence::{Book, Evidence};
 use super::health::{CaptureState, Health};
 use super::links::{self, Wanted};
 use super::name_file;
@@ -21,11 +22,13 @@ use crate::capture::open::Opened;
 use crate::capture::{CaptureError, Interface};
 use crate::config::{CaptureConfig, Config, Conflict, NamesConfig};
 use crate::finding::{Findings, Severity};
+use crate::ledger::{LedgerError, Remembered as Evident};
 use crate::matrix::installed::{Installed, SlotDirectory};
 use crate::names;
 use crate::names::answer::Answer;
 use crate::names::book::{self, Remembered};
 use crate::site::tags::TagReading;
+use crate::verdict::window::Absence;
 use crate::web::{self, BindError, Exposure, Listener};
 use crate::yaml::LoadError;
 
@@ -37,6 +40,8 @@ const ADDRESSES_SETTLE: Duration = Duration::from_secs(1);
 const KEEP_NAMES: Duration = Duration::from_secs(60);
 /// How long that may take at the end.
 const KEEP_LIMIT: Duration = Duration::from_millis(1_500);
+/// How long the last write of the ledger may take.
+const LEDGER_LIMIT: Duration = Duration::from_millis(1_500);
 
 /// Answers that wait until the engine takes them; then the asking waits.
 const ANSWERS: usize = 64;
@@ -102,6 +107,9 @@ pub enum DaemonError {
     /// The capture can't begin.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// The ledger must not be written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The system refused something that every program gets.
     #[error("{action}: {source}")]
     System {
@@ -212,6 +220,7 @@ pub async fn run(config: Config, source: ConfigSource, open: Opener) -> Result<(
         {
             tracing::warn!("names were not kept in time");
         }
+        daemon.evidence.finish(LEDGER_LIMIT).await;
         if let Err(error) = daemon.engine.stop(on_exit).await {
             tracing::error!("{error}; what is attached may stay: `flowproof detach` removes it");
         }
@@ -327,6 +336,7 @@ struct Daemon {
     source: ConfigSource,
     site: Arc<web::Site>,
     engine: Engine,
+    evidence: Arc<Evidence>,
     matrix: Arc<Installed>,
     wanted: Arc<Wanted>,
     /// Told when this host's addresses may have changed.
@@ -360,6 +370,11 @@ fn start(
     let links = interfaces::list()?;
     let selection = selection(&config, policy);
     selection.check(&links)?;
+    let book = if config.ledger.enabled {
+        Book::open(&config.state_directory, config.ledger_limits())?
+    } else {
+        (Book::default(), Evident::default())
+    };
     let chosen = selection.choose(&links);
     let fresh = Installed::new(Arc::clone(&policy.compiled), SlotDirectory::default());
     let Opened {
@@ -371,11 +386,14 @@ fn start(
         &names::Settings::from(&config.names),
         &fresh,
     )?;
-    let matrix = Arc::new(if directory.is_empty() {
-        fresh
+    // What was counted while no daemon ran counts.
+    let (matrix, absence) = if directory.is_empty() {
+        (fresh, Absence::Unwatched)
     } else {
-        Installed::new(Arc::clone(&policy.compiled), directory)
-    });
+        let matrix = Installed::new(Arc::clone(&policy.compiled), directory);
+        (matrix, Absence::Counted)
+    };
+    let matrix = Arc::new(matrix);
     let backend = capture.backend().name();
     let interfaces = names(&chosen);
     let (engine, _thread) = Engine::start(Start {
@@ -388,10 +406,17 @@ fn start(
         health: Arc::clone(&site.health),
     })?;
     site.health.matrix_loaded(SystemTime::now());
-    site.set_observe(policy.observe.clone());
+    let evidence = Arc::new(Evidence::new(
+        engine.clone(),
+        book,
+        config.ledger.window,
+        absence,
+    ));
+    evidence.set_observe(policy.observe.clone());
     site.set_tags(policy.tags.status.clone());
     // Set once: nobody else has the cell.
-    let _ = site.engine.set(engine.clone());
+    let _ = site.evidence.set(Arc::clone(&evidence));
+    tokio::spawn(Arc::clone(&evidence).follow());
     let wanted = Arc::new(Wanted::new(selection));
     let addresses_changed = Arc::new(Notify::new());
     tokio::spawn(links::follow(
@@ -407,6 +432,7 @@ fn start(
         source,
         site,
         engine,
+        evidence,
         matrix,
         wanted,
         addresses_changed,
@@ -571,7 +597,7 @@ impl Daemon {
             .map_err(|_| ReloadError::BrokenOff)??;
         self.engine.install(Arc::clone(&matrix)).await?;
         self.matrix = matrix;
-        self.site.set_observe(policy.observe.clone());
+        self.evidence.set_observe(policy.observe.clone());
         self.site.set_tags(policy.tags.status.clone());
         let tags = policy.tags.clone();
         tokio::task::spawn_blocking(move || keep_tags(&tags));
@@ -621,6 +647,7 @@ impl Daemon {
             ("capture.pcap", new.capture.pcap != old.capture.pcap),
             ("capture.ebpf", new.capture.ebpf != old.capture.ebpf),
             ("names", names(&new) != names(old)),
+            ("ledger", new.ledger != old.ledger),
             ("web", new.web != old.web),
             ("log", new.log != old.log),
         ] {
@@ -667,7 +694,7 @@ mod tests {
         let path = folder.join("flowproof.yaml");
         std::fs::write(
             &path,
-            "matrix: [m.yaml]\nstate_directory: state\ncapture: {interfaces: [lo]}\nweb: {listen: []}\n",
+            "matrix: [m.yaml]\nstate_directory: state\ncapture: {interfaces: [lo]}\nweb: {listen: []}\nledger: {enabled: false}\n",
         )
         .unwrap();
         std::fs::write(folder.join("m.yaml"), MATRIX).unwrap();
@@ -859,6 +886,6 @@ mod tests {
             panic!("started");
         };
         assert_eq!(name, "nope0");
-        assert!(site.engine.get().is_none());
+        assert!(site.evidence.get().is_none());
     }
 }

@@ -7,7 +7,9 @@
 //! them over a restart. `daemon` starts and ends it all in the right order.
 
 pub mod actor;
+pub mod chronicle;
 pub mod daemon;
+pub mod evidence;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod flows;
@@ -15,6 +17,7 @@ pub mod health;
 pub mod links;
 mod name_file;
 pub mod policy;
+pub mod recorder;
 pub mod resolver;
 pub mod states;
 mod told;

@@ -1,4 +1,4 @@
-//! What is known of each requirement while the daemon runs. Counters say what happened, exactly and since they began,
+//! What counters and events say of a requirement's service. Counters say what happened, exactly and since they began,
 //! also while no daemon ran; events say when a failure was last, where, and what went to a group. An event that is lost
 //! costs a place or a time, never a count.
 
@@ -8,29 +8,33 @@ use flowproof_common::classify::FIRST_RULE_SLOT;
 use flowproof_common::protocol;
 use flowproof_common::record::{Event, EventKind};
 use flowproof_common::state::Outcome;
-use ipnet::IpNet;
 
-use super::actor::View;
 use crate::capture::SlotTotals;
-use crate::matrix::ServiceKey;
-use crate::matrix::installed::MemberId;
-use crate::verdict::requirement::{Failure, Finding, Observation, Place, Vantage};
-use crate::verdict::vantage::{Losses, Sightline};
-
-/// Index of the loopback interface in every network namespace (`linux/if.h`, `LOOPBACK_IFINDEX` in `net/flow.h`).
-const LOOPBACK: u32 = 1;
+use crate::verdict::requirement::{Failure, Place};
+use crate::verdict::window::{Counts, Evidence, Totals};
 
 /// What events said of a counter slot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SlotNotes {
     /// The last failure.
     failure: Option<Failure>,
+    /// What told it.
+    failed: Option<Event>,
     /// Flows sent to a group, where no answer can come: sent without an error is all that can be asked.
     to_group: u64,
     /// Those of them that were counted as failed for want of an answer.
     to_group_failed: u64,
     /// When the last of them was decided, in the back end's time.
     last_to_group: Option<u64>,
+}
+
+impl SlotNotes {
+    /// `enum skb_drop_reason` of the running kernel, if the last failure was a drop by this host.
+    pub(super) fn drop_reason(&self) -> Option<u32> {
+        self.failed
+            .map(|event| event.drop_reason)
+            .filter(|number| *number != 0)
+    }
 }
 
 /// Notes by slot; slots are bounded by the matrix.
@@ -60,16 +64,28 @@ pub(super) fn note(notes: &mut Notes, event: &Event) {
             place: Place::of(outcome, &responder, hop.as_ref()),
             told: hop.is_some(),
         });
+        notes.failed = Some(*event);
     }
+}
+
+/// What is known of a service since the counters began; times are the back end's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    /// How much.
+    pub(super) totals: Totals,
+    /// When it was last.
+    pub(super) evidence: Evidence,
+    /// The flow that failed last, if an event told of it.
+    pub(super) failed: Option<Event>,
 }
 
 /// What the totals and the notes of one service come to. Where nothing of the service is answerable, totals say it all,
 /// also of a time when nobody took notes.
-fn observation(
+pub(super) fn known(
     totals: &SlotTotals,
     notes: impl Iterator<Item = SlotNotes>,
     unanswerable: bool,
-) -> Observation {
+) -> Known {
     let mut sum = SlotNotes::default();
     for notes in notes {
         sum.to_group += notes.to_group;
@@ -78,6 +94,7 @@ fn observation(
         let at = |failure: Option<Failure>| failure.map(|failure| failure.at);
         if at(notes.failure) > at(sum.failure) {
             sum.failure = notes.failure;
+            sum.failed = notes.failed;
         }
     }
     let count = |outcome: Outcome| totals.flows.decided[outcome as usize];
@@ -116,75 +133,25 @@ fn observation(
             ..failure
         })
     };
-    Observation::of_totals(
-        [
-            totals.flows.begun,
-            answered + sum.to_group,
-            failed,
-            count(Outcome::OneWay).saturating_sub(sum.to_group.saturating_sub(sum.to_group_failed)),
-        ],
-        last_answer.max(sum.last_to_group),
-        failure,
-    )
-}
-
-/// What may have been missed: then silence proves nothing.
-#[must_use]
-pub fn losses(view: &View) -> Losses {
-    let blind = view.failure.is_some() || view.attached.is_empty();
-    let losses = view.snapshot.losses();
-    Losses {
-        packets: losses.packets || blind,
-        ..losses
-    }
-}
-
-/// Judges requirements by a view. `observe` is what the site says is seen from here.
-pub struct States<'a> {
-    view: &'a View,
-    sightline: Sightline,
-}
-
-impl<'a> States<'a> {
-    /// Of the matrix in force.
-    #[must_use]
-    pub fn new(view: &'a View, observe: &[IpNet]) -> Self {
-        let loopback = view
-            .attached
-            .iter()
-            .any(|interface| interface.index == LOOPBACK);
-        let compiled = &view.matrix.compiled;
-        Self {
-            view,
-            sightline: Sightline::new(compiled, &view.names, observe, loopback, losses(view)),
-        }
-    }
-
-    /// What is known of a service.
-    #[must_use]
-    pub fn of(&self, key: ServiceKey, totals: &SlotTotals) -> Finding {
-        self.observed(key, totals).0
-    }
-
-    /// What is known of a service, and what was seen of it. The times of the latter are not known here.
-    #[must_use]
-    pub fn observed(&self, key: ServiceKey, totals: &SlotTotals) -> (Finding, Observation) {
-        let matrix = &self.view.matrix.compiled.matrix;
-        let (requirement, service) = (matrix.requirement(key), matrix.service(key));
-        let vantage: Vantage = self.sightline.of(key.system, requirement, service);
-        let unanswerable = self
-            .sightline
-            .is_unanswerable(key.system, requirement, service);
-        let member = MemberId::of(&matrix.service_id(key));
-        let notes = self
-            .view
-            .matrix
-            .directory
-            .slots_of(member)
-            .iter()
-            .filter_map(|slot| self.view.notes.get(slot).copied());
-        let observation = observation(totals, notes, unanswerable);
-        (observation.finding(vantage), observation)
+    let attempt = totals.flows.last_attempt;
+    let [_, to_initiator] = totals.traffic.packets;
+    Known {
+        totals: Totals {
+            flows: Counts {
+                begun: totals.flows.begun,
+                answered: answered + sum.to_group,
+                failed,
+                one_way: count(Outcome::OneWay)
+                    .saturating_sub(sum.to_group.saturating_sub(sum.to_group_failed)),
+            },
+            replies: to_initiator,
+        },
+        evidence: Evidence {
+            last_attempt: (attempt != 0).then_some(attempt),
+            last_answer: last_answer.max(sum.last_to_group),
+            last_failure: failure,
+        },
+        failed: failure.and(sum.failed),
     }
 }
 
@@ -198,7 +165,7 @@ mod tests {
     use flowproof_common::ticks::Ticks;
 
     use super::*;
-    use crate::verdict::requirement::State;
+    use crate::verdict::requirement::{Finding, Observation, State, Vantage};
 
     const SLOT: u32 = 2;
 
@@ -227,6 +194,21 @@ mod tests {
             time,
             ..Event::default()
         }
+    }
+
+    fn finding(
+        totals: &SlotTotals,
+        notes: impl Iterator<Item = SlotNotes>,
+        unanswerable: bool,
+    ) -> Finding {
+        let known = known(totals, notes, unanswerable);
+        let flows = known.totals.flows;
+        Observation::of_totals(
+            [flows.begun, flows.answered, flows.failed, flows.one_way],
+            known.evidence.last_answer,
+            known.evidence.last_failure,
+        )
+        .finding(Vantage::Clear)
     }
 
     fn check(
@@ -267,7 +249,7 @@ mod tests {
             flows,
             ..SlotTotals::default()
         };
-        let finding = observation(&totals, notes.into_values(), false).finding(Vantage::Clear);
+        let finding = finding(&totals, notes.into_values(), false);
         assert_eq!(finding.state, state, "{counts:?} {events:?}");
         let got = finding.place.map(|place| place.to_string());
         assert_eq!(got.as_deref(), place);
@@ -334,10 +316,7 @@ mod tests {
     #[test]
     fn what_nobody_can_answer_needs_no_notes() {
         let mut totals = SlotTotals::default();
-        let state = |totals: &SlotTotals| {
-            let finding = observation(totals, std::iter::empty(), true).finding(Vantage::Clear);
-            finding.state
-        };
+        let state = |totals: &SlotTotals| finding(totals, std::iter::empty(), true).state;
         assert_eq!(state(&totals), State::Silent);
         totals.flows.begun = 3;
         totals.flows.last_attempt = 9;

@@ -10,15 +10,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use flowproof_common::classify::Verdict;
 use flowproof_common::record::InterfaceCounters;
 use flowproof_common::state::Outcome;
-use ipnet::IpNet;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
 use crate::capture::SlotTotals;
 use crate::engine::actor::View;
+use crate::engine::chronicle::Standing;
 use crate::engine::health::Reload;
-use crate::engine::states::States;
 use crate::engine::unexpected::UnexpectedService;
+use crate::ledger::Status;
 use crate::matrix::compiled::BoundRole;
 use crate::matrix::{Protocol, RoleRef, ServiceKey};
 use crate::names::NameSource;
@@ -57,38 +57,41 @@ const COUNTED: [Outcome; 8] = [
 /// # Errors
 /// The encoder refuses a name or a label, which would be a fault of this module.
 pub fn text(
-    view: &View,
-    observe: &[IpNet],
+    standing: &Standing,
+    ledger: Option<&Status>,
     reload: Option<Reload>,
     tags: &TagStatus,
 ) -> Result<String, prometheus::Error> {
     let mut buffer = Vec::new();
-    TextEncoder::new().encode(&families(view, observe, reload, tags), &mut buffer)?;
+    TextEncoder::new().encode(&families(standing, ledger, reload, tags), &mut buffer)?;
     String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
 }
 
-/// The metrics, in a stable order. `observe` is what the site says is seen from here, `tags` how its service tags
+/// The metrics, in a stable order. `ledger` is how the ledger does, if there is one, `tags` how the site's service tags
 /// were read.
 #[must_use]
 pub fn families(
-    view: &View,
-    observe: &[IpNet],
+    standing: &Standing,
+    ledger: Option<&Status>,
     reload: Option<Reload>,
     tags: &TagStatus,
 ) -> Vec<MetricFamily> {
-    let mut families = Vec::with_capacity(32);
-    requirements(view, observe, &mut families);
+    let view = &standing.view;
+    let mut families = Vec::with_capacity(64);
+    requirements(standing, &mut families);
     flows(view, &mut families);
     names(view, &mut families);
     capture(view, &mut families);
     service_tags(tags, &mut families);
+    evidence(standing, ledger, &mut families);
     own(view, reload, &mut families);
     // A family without series (no requirement, no interface) can't be written in the text format.
     families.retain(|family| !family.get_metric().is_empty());
     families
 }
 
-fn requirements(view: &View, observe: &[IpNet], families: &mut Vec<MetricFamily>) {
+fn requirements(standing: &Standing, families: &mut Vec<MetricFamily>) {
+    let view = &standing.view;
     let mut info = Family::gauge(
         "flowproof_requirement_info",
         "A requirement of the matrix in force, always 1. from and to are its roles, section and row its place in the vendor's document.",
@@ -119,9 +122,8 @@ fn requirements(view: &View, observe: &[IpNet], families: &mut Vec<MetricFamily>
     );
     let mut state = Family::gauge(
         "flowproof_requirement_state",
-        "1 for the state that a requirement's service is in, 0 for the others: verified, degraded (failed since it was last answered), blocked (never answered), silent (never attempted), unobservable from here, unknown (attempted without a decision, or packets were lost).",
+        "1 for the state that a requirement's service is in over the window, 0 for the others: verified, degraded (failed since it was last answered), blocked (never answered), silent (never attempted), unobservable from here, unknown (attempted without a decision, or something was lost, or nobody watched).",
     );
-    let states = States::new(view, observe);
     let matrix = &view.matrix.compiled.matrix;
     for (index, system) in matrix.indexed_systems() {
         for (position, requirement) in system.indexed_requirements() {
@@ -151,8 +153,10 @@ fn requirements(view: &View, observe: &[IpNet], families: &mut Vec<MetricFamily>
                     requirement: position,
                     service,
                 };
-                let totals = view.totals(key);
-                let now = states.of(key, &totals).state;
+                let Some(row) = standing.row(key) else {
+                    continue;
+                };
+                let (totals, now) = (&row.totals, row.window.finding.state);
                 let service = value.to_string();
                 let labels = [names[0], names[1], ("service", service.as_str())];
                 attempts.push(&labels, number(totals.flows.begun));
@@ -479,6 +483,55 @@ fn service_tags(tags: &TagStatus, families: &mut Vec<MetricFamily>) {
     families.push(loaded.finish());
 }
 
+/// How far back is looked, how well was watched, and where evidence goes.
+fn evidence(standing: &Standing, ledger: Option<&Status>, families: &mut Vec<MetricFamily>) {
+    let mut window = Family::gauge(
+        "flowproof_window_seconds",
+        "How far back the states of requirements look.",
+    );
+    window.push(&[], standing.window.as_secs_f64());
+    let mut gap = Family::gauge(
+        "flowproof_last_gap_timestamp_seconds",
+        "When silence last proved nothing, in seconds since the Unix epoch; 0 if never. kind=\"packets\": packets or events were lost; names: names of flows were lost; blind: nothing was captured, or nobody watched.",
+    );
+    let watch = &standing.watch;
+    for (kind, time) in [
+        ("packets", watch.last_packets_lost),
+        ("names", watch.last_names_lost),
+        ("blind", watch.last_blind),
+    ] {
+        gap.push(&[("kind", kind)], time.map_or(0.0, of_epoch));
+    }
+    families.push(window.finish());
+    families.push(gap.finish());
+    let Some(ledger) = ledger else { return };
+    let mut up = Family::gauge(
+        "flowproof_ledger_up",
+        "1 while evidence is written to the disk, 0 while it is in memory only: the log says why. Free or mend the disk.",
+    );
+    up.push(&[], if ledger.problem.is_none() { 1.0 } else { 0.0 });
+    let mut until = Family::gauge(
+        "flowproof_ledger_written_timestamp_seconds",
+        "Up to when evidence is on the disk, in seconds since the Unix epoch; 0 before the first write.",
+    );
+    until.push(&[], of_epoch(ledger.written_until));
+    let mut bytes = Family::gauge(
+        "flowproof_ledger_size_bytes",
+        "Bytes of the ledger and its log.",
+    );
+    bytes.push(&[], number(ledger.bytes));
+    let mut writes = Family::counter("flowproof_ledger_writes_total", "Batches written.");
+    writes.push(&[], number(ledger.written));
+    let mut dropped = Family::counter(
+        "flowproof_ledger_dropped_total",
+        "Records that found no room in memory while the disk could not be written, and are lost.",
+    );
+    dropped.push(&[], number(ledger.dropped));
+    for family in [up, until, bytes, writes, dropped] {
+        families.push(family.finish());
+    }
+}
+
 fn own(view: &View, reload: Option<Reload>, families: &mut Vec<MetricFamily>) {
     let mut successful = Family::gauge(
         "flowproof_matrix_last_reload_successful",
@@ -524,6 +577,15 @@ const fn number(count: u64) -> f64 {
 fn seconds(view: &View, time: u64) -> f64 {
     view.epoch_nanos(time)
         .map_or(0.0, |nanos| (nanos / 1_000_000) as f64 / 1_000.0)
+}
+
+/// A time in nanoseconds since the Unix epoch in seconds, to the millisecond.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "milliseconds since 1970 stay below 2^53 for 280,000 years"
+)]
+fn of_epoch(nanos: u64) -> f64 {
+    (nanos / 1_000_000) as f64 / 1_000.0
 }
 
 fn since_epoch(time: SystemTime) -> f64 {
@@ -597,6 +659,7 @@ mod tests {
 
     use super::*;
     use crate::capture::{Backend, Interface, Snapshot, TableFill};
+    use crate::engine::chronicle::standing;
     use crate::engine::policy;
     use crate::matrix::installed::{Installed, SlotDirectory};
     use crate::site::tags::{FileStatus, TagOptions};
@@ -635,12 +698,27 @@ mod tests {
             unexpected: Vec::new(),
             unexpected_other: 0,
             top: Vec::new(),
+            drop_reasons: BTreeMap::new(),
             notes: crate::engine::states::Notes::new(),
             names: Vec::new(),
             naming: crate::names::NamerCounts::default(),
             book: crate::names::book::Counts::default(),
             queue_lost: 0,
             failure: None,
+        }
+    }
+
+    /// Three seconds after the fake back end began.
+    const NOW: u64 = 1_700_000_003_000_000_000;
+
+    fn ledger() -> Status {
+        Status {
+            problem: None,
+            dropped: 1,
+            written: 2,
+            written_until: NOW - 1_500_000_000,
+            bytes: 8_192,
+            set_aside: 0,
         }
     }
 
@@ -685,7 +763,7 @@ mod tests {
                 decided,
                 last_attempt: 2_500_000_000,
                 last_answered: 1_250_000_000,
-                last_failed: 0,
+                last_failed: 1_200_000_000,
             },
         };
         slots[1].flows.begun = 7;
@@ -737,7 +815,7 @@ mod tests {
         view.book.evicted_other = 10;
         view.book.learned = 11;
         view.book.negative.no_name = 12;
-        let got = text(&view, &[], reload(), &tags())
+        let got = text(&standing(view, NOW), Some(&ledger()), reload(), &tags())
             .unwrap()
             .replace(&format!("revision=\"{REVISION}\""), "revision=\"REVISION\"")
             .replace(&format!("version=\"{VERSION}\""), "version=\"VERSION\"");
@@ -754,7 +832,13 @@ mod tests {
 
     #[test]
     fn every_series_of_a_requirement_exists_from_the_start() {
-        let text = text(&view(installed(MATRIX)), &[], None, &TagStatus::default()).unwrap();
+        let text = text(
+            &standing(view(installed(MATRIX)), NOW),
+            None,
+            None,
+            &TagStatus::default(),
+        )
+        .unwrap();
         for series in [
             "flowproof_requirement_flows_total{system=\"app\",requirement=\"web-to-db\",service=\"vrrp\",outcome=\"no_answer\"} 0",
             "flowproof_requirement_attempts_total{system=\"app\",requirement=\"web-to-db\",service=\"tcp/5432\"} 0",
@@ -773,7 +857,7 @@ mod tests {
         let mut view = view(installed(MATRIX));
         view.failure = Some("gone".to_owned());
         let mut names = std::collections::BTreeSet::new();
-        for family in families(&view, &[], reload(), &tags()) {
+        for family in families(&standing(view, NOW), Some(&ledger()), reload(), &tags()) {
             let name = family.name();
             assert!(names.insert(name.to_owned()), "{name} is there twice");
             assert!(family.help().ends_with('.'), "{name}");
@@ -809,7 +893,7 @@ mod tests {
         );
         let view = view(installed(&matrix));
         let begin = Instant::now();
-        let text = text(&view, &[], reload(), &tags()).unwrap();
+        let text = text(&standing(view, NOW), Some(&ledger()), reload(), &tags()).unwrap();
         let taken = begin.elapsed();
         assert!(text.lines().count() > 10_000);
         // Generous: the machine may be busy and the build is not optimized.

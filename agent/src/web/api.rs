@@ -19,7 +19,8 @@
 //! events since the daemon started tell.
 //!
 //! **requirements**: every requirement of the matrix in force with its state, or those named by `requirement`, which may be
-//! given more than once. Counts are those since the counters began; `first_seen` is not known and null.
+//! given more than once. States and counts are those of the window (`ledger.window`), to the accuracy of a 288th of it;
+//! `first_seen` and `last_seen` are over all restarts that the ledger knows of.
 
 use std::sync::Arc;
 
@@ -28,19 +29,18 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flowproof_common::classify::Verdict;
 use flowproof_common::state::Outcome;
-use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Site, failed, unavailable, view};
-use crate::engine::actor::{CommandError, View};
+use super::{Site, failed, look, unavailable};
+use crate::engine::actor::CommandError;
+use crate::engine::chronicle::Standing;
 use crate::engine::flows::{Flows, Query, QueryError};
-use crate::engine::states::States;
 use crate::export::flow_line::{Facts, FlowLine, PENDING, time};
 use crate::export::requirement_line::{RequirementLine, ServiceLine};
 use crate::flow::Span;
 use crate::matrix::ServiceKey;
 use crate::verdict::Explainer;
-use crate::verdict::requirement::of_services;
+use crate::verdict::requirement::Observation;
 
 /// `GET /api/v1/flows`
 pub(super) async fn flows(
@@ -54,7 +54,7 @@ pub(super) async fn flows(
         Ok(query) => query,
         Err(error) => return bad(&error.to_string()),
     };
-    let Some(engine) = site.engine.get().cloned() else {
+    let Some(engine) = site.engine().cloned() else {
         return unavailable("the capture is not attached yet");
     };
     // One at a time, until it is written: neither the capture thread nor the memory pays for a crowd.
@@ -88,12 +88,11 @@ pub(super) async fn requirements(
         }
         wanted.push(value);
     }
-    let view = match view(&site).await {
-        Ok(view) => view,
+    let standing = match look(&site).await {
+        Ok(standing) => standing,
         Err(response) => return response,
     };
-    let observe = site.observe();
-    let written = tokio::task::spawn_blocking(move || write_requirements(&view, &observe, &wanted));
+    let written = tokio::task::spawn_blocking(move || write_requirements(&standing, &wanted));
     match written.await {
         Ok(Err(Failure::Query(error))) => bad(&error.to_string()),
         Ok(Err(Failure::Json(error))) => failed(&error),
@@ -214,13 +213,8 @@ impl From<serde_json::Error> for Failure {
     }
 }
 
-fn write_requirements(
-    view: &View,
-    observe: &[IpNet],
-    wanted: &[String],
-) -> Result<String, Failure> {
-    let matrix = &view.matrix.compiled.matrix;
-    let states = States::new(view, observe);
+fn write_requirements(standing: &Standing, wanted: &[String]) -> Result<String, Failure> {
+    let matrix = &standing.view.matrix.compiled.matrix;
     let mut missing: Vec<&String> = wanted.iter().collect();
     let mut array = Array::new();
     for (system, content) in matrix.indexed_systems() {
@@ -230,24 +224,30 @@ fn write_requirements(
                 continue;
             }
             missing.retain(|wanted| **wanted != id);
-            let mut findings = Vec::with_capacity(requirement.services.len());
-            let mut services = Vec::with_capacity(requirement.services.len());
-            for (service, value) in requirement.indexed_services() {
-                let key = ServiceKey {
+            let keys = requirement
+                .indexed_services()
+                .map(|(service, _)| ServiceKey {
                     system,
                     requirement: index,
                     service,
-                };
-                let totals = view.totals(key);
-                let (finding, mut observation) = states.observed(key, &totals);
-                observation.last_seen = view
-                    .epoch_nanos(totals.traffic.last_seen)
-                    .and_then(|nanos| u64::try_from(nanos).ok())
-                    .map(to_milliseconds);
-                services.push(ServiceLine::new(value, &finding, &observation));
-                findings.push(finding);
-            }
-            array.push(&RequirementLine::new(id, &of_services(findings), services))?;
+                });
+            let (rows, finding) = standing.requirement(keys);
+            let services = rows
+                .into_iter()
+                .map(|row| {
+                    let flows = row.window.flows;
+                    let mut observation = Observation::of_totals(
+                        [flows.begun, flows.answered, flows.failed, flows.one_way],
+                        None,
+                        None,
+                    );
+                    observation.first_seen = row.first_seen.map(to_milliseconds);
+                    observation.last_seen = row.last_seen.map(to_milliseconds);
+                    let finding = &row.window.finding;
+                    ServiceLine::new(matrix.service(row.key), finding, &observation)
+                })
+                .collect();
+            array.push(&RequirementLine::new(id, &finding, services))?;
         }
     }
     if let Some(id) = missing.first() {

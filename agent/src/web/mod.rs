@@ -18,12 +18,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
 pub use server::{BindError, Listener, bind, serve};
 
-use crate::engine::actor::{Engine, View};
+use crate::engine::actor::Engine;
+use crate::engine::chronicle::Standing;
+use crate::engine::evidence::Evidence;
 use crate::engine::flows::Flows;
 use crate::engine::health::Health;
 use crate::export::metrics;
@@ -40,9 +41,8 @@ const BODY_LIMIT: u64 = 8 * 1024;
 pub struct Site {
     /// Whether the daemon does its job.
     pub health: Arc<Health>,
-    /// The capture thread, once it runs.
-    pub engine: OnceLock<Engine>,
-    observe: Mutex<Arc<[IpNet]>>,
+    /// What the capture thread sees and what that comes to, once it runs.
+    pub evidence: OnceLock<Arc<Evidence>>,
     tags: Mutex<Arc<TagStatus>>,
     /// Whose turn it is to look through the flow tables.
     turn: Arc<Semaphore>,
@@ -56,17 +56,16 @@ impl Site {
     pub fn new(health: Arc<Health>) -> Self {
         Self {
             health,
-            engine: OnceLock::new(),
-            observe: Mutex::new(Arc::new([])),
+            evidence: OnceLock::new(),
             tags: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
             explainer: Mutex::new(None),
         }
     }
 
-    /// Notes what the site file says is seen from here; nothing if it does not say.
-    pub fn set_observe(&self, observe: Vec<IpNet>) {
-        *self.observe.lock().unwrap_or_else(PoisonError::into_inner) = observe.into();
+    /// The capture thread, once it runs.
+    fn engine(&self) -> Option<&Engine> {
+        self.evidence.get().map(|evidence| evidence.engine())
     }
 
     /// Notes how the service tags in force were read.
@@ -76,10 +75,6 @@ impl Site {
 
     fn tags(&self) -> Arc<TagStatus> {
         Arc::clone(&self.tags.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn observe(&self) -> Arc<[IpNet]> {
-        Arc::clone(&self.observe.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -160,12 +155,12 @@ async fn ready(State(site): State<Arc<Site>>) -> Response {
     }
 }
 
-async fn view(site: &Site) -> Result<View, Response> {
-    let Some(engine) = site.engine.get() else {
+async fn look(site: &Site) -> Result<Standing, Response> {
+    let Some(evidence) = site.evidence.get() else {
         return Err(unavailable("the capture is not attached yet"));
     };
-    engine
-        .view()
+    evidence
+        .look()
         .await
         .map_err(|error| unavailable(&error.to_string()))
 }
@@ -175,15 +170,16 @@ fn unavailable(reason: &str) -> Response {
 }
 
 async fn serve_metrics(State(site): State<Arc<Site>>) -> Response {
-    let view = match view(&site).await {
-        Ok(view) => view,
+    let standing = match look(&site).await {
+        Ok(standing) => standing,
         Err(response) => return response,
     };
     let reload = site.health.reload();
-    let observe = site.observe();
+    let ledger = site.evidence.get().and_then(|evidence| evidence.ledger());
     let tags = site.tags();
     // A large matrix takes a while, and the other connections must not wait for it.
-    match tokio::task::spawn_blocking(move || metrics::text(&view, &observe, reload, &tags)).await {
+    let write = move || metrics::text(&standing, ledger.as_ref(), reload, &tags);
+    match tokio::task::spawn_blocking(write).await {
         Ok(Ok(text)) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Ok(Err(error)) => failed(&error),
         Err(error) => failed(&error),
@@ -200,14 +196,13 @@ fn failed(error: &dyn std::fmt::Display) -> Response {
 }
 
 async fn index(State(site): State<Arc<Site>>) -> Response {
-    let view = match view(&site).await {
-        Ok(view) => view,
+    let standing = match look(&site).await {
+        Ok(standing) => standing,
         Err(response) => return response,
     };
     let ready = site.health.ready();
     let reload = site.health.reload();
-    let observe = site.observe();
-    let write = move || page::html(&view, &observe, &ready, reload, SystemTime::now());
+    let write = move || page::html(&standing, &ready, reload, SystemTime::now());
     let html = match tokio::task::spawn_blocking(write).await {
         Ok(html) => html,
         Err(error) => return failed(&error),
@@ -317,10 +312,13 @@ mod tests {
     use super::*;
     use crate::capture::SlotTotals;
     use crate::engine::actor::Start;
+    use crate::engine::evidence::Book;
     use crate::engine::fake::{Fake, Script};
     use crate::engine::health::CaptureState;
     use crate::engine::policy;
+    use crate::ledger::Remembered;
     use crate::matrix::installed::{Installed, SlotDirectory};
+    use crate::verdict::window::Absence;
 
     async fn site() -> Arc<Site> {
         Arc::new(Site::new(Arc::new(Health::default())))
@@ -349,7 +347,13 @@ mod tests {
             health: Arc::clone(&site.health),
         })
         .unwrap();
-        site.engine.set(engine).unwrap();
+        let evidence = Evidence::new(
+            engine,
+            (Book::default(), Remembered::default()),
+            Duration::from_secs(86_400),
+            Absence::Counted,
+        );
+        site.evidence.set(Arc::new(evidence)).unwrap();
         site.health.matrix_loaded(SystemTime::now());
     }
 
@@ -589,6 +593,8 @@ mod tests {
     async fn requirements_have_the_states_of_the_page() {
         let site = site().await;
         run_with(&site, |script| {
+            let epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+            let now = u64::try_from(epoch).unwrap() - 1_700_000_000_000_000_000;
             let totals = SlotTotals {
                 traffic: SlotTraffic {
                     last_seen: 5_000_000_000,
@@ -597,6 +603,8 @@ mod tests {
                 flows: SlotFlows {
                     begun: 2,
                     decided: [0, 0, 2, 0, 0, 0, 0, 0, 0],
+                    last_attempt: now,
+                    last_failed: now,
                     ..SlotFlows::default()
                 },
             };
@@ -616,7 +624,7 @@ mod tests {
         );
         let service = &got[0]["services"][0];
         assert!(service["failed"].as_u64().unwrap() >= 2, "{service}");
-        assert_eq!(service["first_seen"], Value::Null);
+        assert_ne!(service["first_seen"], Value::Null);
         assert_eq!(service["last_seen"], "2023-11-14T22:13:25.000000000Z");
         let (_, all) = array(&site, "/api/v1/requirements").await;
         assert!(all.len() > 5);

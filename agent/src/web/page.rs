@@ -2,20 +2,18 @@
 //! the matrix does not list. One self-contained document without scripts; every text is escaped.
 
 use std::fmt::{self, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use flowproof_common::classify::Verdict;
-use flowproof_common::state::Outcome;
-use ipnet::IpNet;
 
-use crate::capture::SlotTotals;
 use crate::engine::actor::View;
+use crate::engine::chronicle::{Row, Standing};
 use crate::engine::flows::{EndQuery, Query, VerdictQuery};
 use crate::engine::health::Reload;
-use crate::engine::states::States;
 use crate::export::metrics::{REVISION, VERSION, service_text};
 use crate::matrix::compiled::{BoundName, BoundRole};
-use crate::matrix::{Matrix, Necessity, Protocol, ServiceKey};
+use crate::matrix::{Matrix, Necessity, Protocol};
+use crate::names::wall_time;
 use crate::verdict::requirement::{Finding, Place, Resolution, State};
 
 /// Rows of the matrix that are shown at most; those with failures come first.
@@ -89,45 +87,27 @@ fn reason(finding: &Finding) -> String {
         .join(", ")
 }
 
-fn answered(totals: &SlotTotals) -> u64 {
-    totals.flows.decided[Outcome::Answered as usize]
-}
-
-/// The outcomes that failed, as `no_answer 3, refused 1`.
-fn failures(totals: &SlotTotals) -> String {
-    Outcome::ALL
-        .into_iter()
-        .filter(|outcome| outcome.is_failure())
-        .filter_map(|outcome| {
-            let count = totals.flows.decided[outcome as usize];
-            (count > 0).then(|| format!("{} {count}", outcome.name()))
-        })
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
 /// The whole document.
 pub(super) fn html(
-    view: &View,
-    observe: &[IpNet],
+    standing: &Standing,
     ready: &Result<(), String>,
     reload: Option<Reload>,
     now: SystemTime,
 ) -> String {
     let mut page = String::with_capacity(64 * 1024);
     // Writing to a String can't fail.
-    let _ = write_page(&mut page, view, observe, ready, reload, now);
+    let _ = write_page(&mut page, standing, ready, reload, now);
     page
 }
 
 fn write_page(
     page: &mut String,
-    view: &View,
-    observe: &[IpNet],
+    standing: &Standing,
     ready: &Result<(), String>,
     reload: Option<Reload>,
     now: SystemTime,
 ) -> fmt::Result {
+    let view = &standing.view;
     page.push_str(
         "<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>flowproof</title>\
          <meta name=\"viewport\" content=\"width=device-width\"><link rel=\"stylesheet\" href=\"/style.css\"></head><body>",
@@ -193,28 +173,21 @@ fn write_page(
     }
     page.push_str("<nav><a href=\"/metrics\">metrics</a><a href=\"/-/ready\">readiness</a><a href=\"/-/healthy\">health</a>\
          <a href=\"/api/v1/flows\">flows</a><a href=\"/api/v1/requirements\">requirements</a></nav>");
-    requirements(page, view, observe, now)?;
+    requirements(page, standing, now)?;
     names(page, view)?;
     unexpected(page, view, now)?;
     page.push_str("</body></html>\n");
     Ok(())
 }
 
-fn requirements(page: &mut String, view: &View, observe: &[IpNet], now: SystemTime) -> fmt::Result {
-    let matrix = &view.matrix.compiled.matrix;
-    let states = States::new(view, observe);
-    let mut rows: Vec<(Finding, ServiceKey, SlotTotals)> = matrix
-        .services()
-        .map(|(key, _, _)| {
-            let totals = view.totals(key);
-            (states.of(key, &totals), key, totals)
-        })
-        .collect();
-    rows.sort_by_key(|(finding, key, _)| (look(finding.state).0, *key));
+fn requirements(page: &mut String, standing: &Standing, now: SystemTime) -> fmt::Result {
+    let matrix = &standing.view.matrix.compiled.matrix;
+    let mut rows: Vec<&Row> = standing.rows.iter().collect();
+    rows.sort_by_key(|row| (look(row.window.finding.state).0, row.key));
     let counts: Vec<String> = State::ALL
         .into_iter()
         .map(|state| {
-            let count = rows.iter().filter(|(finding, ..)| finding.state == state);
+            let count = rows.iter().filter(|row| row.window.finding.state == state);
             format!("{} {}", count.count(), state.name())
         })
         .collect();
@@ -228,7 +201,7 @@ fn requirements(page: &mut String, view: &View, observe: &[IpNet], now: SystemTi
         .collect();
     write!(
         page,
-        "<h2>Matrix</h2><p>{}: requirements: {}, services: {}. Of the services {}.</p>",
+        "<h2>Matrix</h2><p>{}: requirements: {}, services: {}. Of the services {}. States and counts are those of the last {}.</p>",
         Escaped(&systems.join(", ")),
         matrix
             .systems
@@ -237,12 +210,15 @@ fn requirements(page: &mut String, view: &View, observe: &[IpNet], now: SystemTi
             .sum::<usize>(),
         rows.len(),
         counts.join(", "),
+        humantime::format_duration(standing.window),
     )?;
     page.push_str(
         "<table><tr><th>Requirement</th><th>Service</th><th>From, to</th><th>State</th><th class=\"n\">Attempts</th>\
-         <th class=\"n\">Answered</th><th>Failed</th><th>Last seen</th></tr>",
+         <th class=\"n\">Answered</th><th class=\"n\">Failed</th><th>Last seen</th></tr>",
     );
-    for (finding, key, totals) in rows.iter().take(MOST_ROWS) {
+    for row in rows.iter().take(MOST_ROWS) {
+        let (finding, key) = (&row.window.finding, &row.key);
+        let flows = &row.window.flows;
         let system = matrix.system(key.system);
         let requirement = matrix.requirement(*key);
         let necessity = match &requirement.necessity {
@@ -253,7 +229,7 @@ fn requirements(page: &mut String, view: &View, observe: &[IpNet], now: SystemTi
         write!(
             page,
             "<tr><td>{}/{} <span class=\"quiet\">{necessity}</span></td><td>{}</td><td>{} &rarr; {}</td><td><span class=\"{class}\">{}</span> <span class=\"quiet\">{}</span></td>\
-             <td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td><td>{}</td></tr>",
+             <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td></tr>",
             Escaped(system.id.as_str()),
             Escaped(requirement.id.as_str()),
             matrix.service(*key),
@@ -261,10 +237,11 @@ fn requirements(page: &mut String, view: &View, observe: &[IpNet], now: SystemTi
             Escaped(system.role_id(requirement.to)),
             finding.state.name(),
             Escaped(&reason(finding)),
-            totals.flows.begun,
-            answered(totals),
-            Escaped(&failures(totals)),
-            ago(view, totals.traffic.last_seen, now),
+            flows.begun,
+            flows.answered,
+            flows.failed,
+            row.last_seen
+                .map_or_else(String::new, |time| since(time, now)),
         )?;
     }
     page.push_str("</table>");
@@ -401,12 +378,14 @@ fn unexpected(page: &mut String, view: &View, now: SystemTime) -> fmt::Result {
 
 /// A time of the back end in words.
 fn ago(view: &View, time: u64, now: SystemTime) -> String {
-    let Some(then) = view.epoch_nanos(time) else {
-        return String::new();
-    };
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX);
-    match (now - then).max(0) / 1_000_000_000 {
+    let then = view.epoch_nanos(time);
+    then.and_then(|then| u64::try_from(then).ok())
+        .map_or_else(String::new, |then| since(then, now))
+}
+
+/// A time in nanoseconds since the Unix epoch in words.
+fn since(then: u64, now: SystemTime) -> String {
+    match wall_time::nanos(now).saturating_sub(then) / 1_000_000_000 {
         seconds @ ..120 => format!("{seconds} s ago"),
         seconds @ ..7_200 => format!("{} min ago", seconds / 60),
         seconds @ ..172_800 => format!("{} h ago", seconds / 3_600),
@@ -417,12 +396,15 @@ fn ago(view: &View, time: u64, now: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use flowproof_common::address::Address;
 
     use super::*;
-    use crate::capture::{Backend, Snapshot};
+    use flowproof_common::state::Outcome;
+
+    use crate::capture::{Backend, SlotTotals, Snapshot};
+    use crate::engine::chronicle::standing;
     use crate::engine::policy;
     use crate::engine::unexpected::{Sighting, Unexpected, UnexpectedService};
     use crate::matrix::compile::HostAddresses;
@@ -442,6 +424,7 @@ mod tests {
             unexpected: Vec::new(),
             unexpected_other: 0,
             top: Vec::new(),
+            drop_reasons: std::collections::BTreeMap::new(),
             notes: crate::engine::states::Notes::new(),
             names: Vec::new(),
             naming: crate::names::NamerCounts::default(),
@@ -468,6 +451,8 @@ mod tests {
         let totals = &mut slots[slot as usize];
         totals.flows.begun = 2;
         totals.flows.decided[Outcome::NoAnswer as usize] = 2;
+        totals.flows.last_attempt = 4_000_000_000;
+        totals.flows.last_failed = 5_000_000_000;
         totals.traffic.last_seen = 5_000_000_000;
         let mut view = view(installed);
         view.snapshot = Arc::new(Snapshot {
@@ -490,11 +475,12 @@ mod tests {
         );
         view.top = unexpected.top(5);
         let now = UNIX_EPOCH + Duration::from_secs(65);
-        let html = html(&view, &[], &Err("<script>".to_owned()), None, now);
+        let standing = standing(view, 6_000_000_000);
+        let html = html(&standing, &Err("<script>".to_owned()), None, now);
         let first = html.split("<tr>").nth(2).unwrap();
         assert!(first.contains("baseline-linux-host/dns"), "{first}");
         assert!(
-            first.contains("blocked") && first.contains("no_answer 2"),
+            first.contains("blocked") && first.contains("no answer"),
             "{first}"
         );
         assert!(first.contains("60 s ago"), "{first}");
@@ -522,7 +508,8 @@ mod tests {
         )
         .unwrap();
         let installed = Installed::new(Arc::new(compiled), SlotDirectory::default());
-        let html = html(&view(installed), &[], &Ok(()), None, UNIX_EPOCH);
+        let standing = standing(view(installed), 1);
+        let html = html(&standing, &Ok(()), None, UNIX_EPOCH);
         assert!(html.contains("&lt;img src=x onerror=&#39;y&#39;&gt;"));
         assert!(!html.contains("<img"));
     }
@@ -548,7 +535,7 @@ mod tests {
         let mut view = view(Installed::new(Arc::new(compiled), SlotDirectory::default()));
         view.names = vec![Resolution::Failing, Resolution::Resolved];
         view.naming.waiting = 2;
-        let page = |view: &View| html(view, &[], &Ok(()), None, UNIX_EPOCH);
+        let page = |view: &View| html(&standing(view.clone(), 1), &Ok(()), None, UNIX_EPOCH);
         let text = page(&view);
         let (_, names) = text.split_once("<h2>Names</h2>").unwrap();
         let cells: Vec<&str> = names.split("<tr>").collect();

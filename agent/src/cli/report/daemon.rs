@@ -94,7 +94,8 @@ async fn ask(daemon: &Remote) -> Result<Evidence, AskError> {
     evidence.lost = lost;
     evidence.requirements = requirements;
     evidence.notes.push(
-        "states and counts are those since the daemon's counters began; flows are those in its tables now".to_owned(),
+        "states and counts are those of the daemon's window; flows are those in its tables now"
+            .to_owned(),
     );
     Ok(evidence)
 }
