@@ -181,7 +181,7 @@ pub struct LedgerConfig {
     pub retention: Duration,
     /// Bytes of the file and its log, 8 MiB to 3 GiB.
     pub max_size: u32,
-    /// How far back the state of a requirement looks, 1 minute to 31 days.
+    /// How far back the state of a requirement looks, 10 seconds to 31 days.
     pub window: Duration,
 }
 

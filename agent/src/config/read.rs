@@ -79,9 +79,9 @@ const RETENTION: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(3_600)..=Duration::from_secs(3_650 * 86_400);
 /// Bytes that the ledger may have: room for a few batches at the least.
 const LEDGER_SIZE: std::ops::RangeInclusive<u32> = 8 << 20..=3 << 30;
-/// How far back states may look.
+/// How far back states may look. The shortest is for trying things out, where nobody waits a day for silence.
 const WINDOW: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(60)..=Duration::from_secs(31 * 86_400);
+    Duration::from_secs(10)..=Duration::from_secs(31 * 86_400);
 /// What a switch may say.
 const TRUTH: [(&str, bool); 2] = [("true", true), ("false", false)];
 
@@ -557,6 +557,16 @@ mod tests {
         let reading = Config::read(Path::new(path)).unwrap();
         assert_eq!(reading.findings.as_slice(), []);
         assert_eq!(reading.config, Some(Config::default()));
+    }
+
+    #[test]
+    fn a_window_may_be_short_and_not_shorter() {
+        let window = |text: &str| {
+            let reading = read(&format!("matrix: [a]\nledger: {{window: {text}}}\n"));
+            reading.config.map(|config| config.ledger.window)
+        };
+        assert_eq!(window("10s"), Some(Duration::from_secs(10)));
+        assert_eq!(window("9s"), None);
     }
 
     #[test]

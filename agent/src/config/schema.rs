@@ -154,7 +154,7 @@ pub(super) struct LedgerSection {
     retention: Option<DurationText>,
     /// Bytes of the file and its log, 8MiB to 3GiB. The oldest flow records go first.
     max_size: Option<Size>,
-    /// How far back the state of a requirement looks, 1m to 31d.
+    /// How far back the state of a requirement looks, 10s to 31d.
     window: Option<DurationText>,
 }
 

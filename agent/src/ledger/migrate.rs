@@ -10,12 +10,13 @@ pub(super) const APPLICATION: i64 = 0x4650_5246;
 pub(super) const STEPS: &[&str] = &[VERSION_1];
 
 /// Times are nanoseconds since the Unix epoch, addresses 4 or 16 bytes in network order, outcomes and places the texts
-/// of the JSON contracts.
+/// of the JSON contracts, vantages those of `Vantage::name`.
 const VERSION_1: &str = "
 -- One row: how well was watched, and until when (the heartbeat).
 CREATE TABLE watch (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     until INTEGER NOT NULL,
+    window INTEGER NOT NULL,
     last_packets_lost INTEGER,
     last_names_lost INTEGER,
     last_blind INTEGER,
@@ -70,6 +71,7 @@ CREATE TABLE windows (
     failure_place TEXT,
     failure_told INTEGER,
     needs_names INTEGER NOT NULL,
+    vantage TEXT,
     state TEXT,
     state_since INTEGER
 );

@@ -211,12 +211,13 @@ impl View<'_> {
     pub fn watch(&self) -> rusqlite::Result<Option<KeptWatch>> {
         self.connection
             .query_row(
-                "SELECT until, last_packets_lost, last_names_lost, last_blind, packets_lost, names_lost, blind FROM watch",
+                "SELECT until, window, last_packets_lost, last_names_lost, last_blind, packets_lost, names_lost, blind FROM watch",
                 [],
                 |row| {
                     let mut columns = Columns::of(row);
                     Ok(KeptWatch {
                         until: columns.uint()?,
+                        window: columns.uint()?,
                         last_packets_lost: columns.time()?,
                         last_names_lost: columns.time()?,
                         last_blind: columns.time()?,
@@ -262,7 +263,7 @@ impl View<'_> {
              s.last_answer, s.failure_time, s.failure_outcome, s.failure_place, s.failure_told, failure_evidence, \
              begins, last_blind, last_lossy, counted_begun, counted_answered, counted_failed, counted_one_way, \
              counted_replies, last_attempt, w.last_answer, w.failure_time, w.failure_outcome, w.failure_place, \
-             w.failure_told, needs_names, state, state_since \
+             w.failure_told, needs_names, vantage, state, state_since \
              FROM services s LEFT JOIN windows w ON w.service = s.id ORDER BY system, requirement, s.service",
         )?;
         let rows = statement.query_map([], |row| {
@@ -420,6 +421,7 @@ fn window(columns: &mut Columns<'_>, buckets: Vec<Bucket>) -> rusqlite::Result<K
         last_failure: columns.failure()?,
     };
     let needs_names = columns.time()?.is_some_and(|flag| flag != 0);
+    let vantage = columns.vantage()?;
     let state: Option<State> = columns.state()?;
     let since = columns.time()?;
     Ok(KeptService {
@@ -429,6 +431,7 @@ fn window(columns: &mut Columns<'_>, buckets: Vec<Bucket>) -> rusqlite::Result<K
         counted,
         evidence,
         needs_names,
+        vantage,
         standing: state.zip(since),
         buckets: buckets.into(),
     })

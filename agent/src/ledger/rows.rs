@@ -9,7 +9,7 @@ use flowproof_common::state::Outcome;
 use rusqlite::Row;
 use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 
-use crate::verdict::requirement::{Failure, Place, State};
+use crate::verdict::requirement::{Failure, Place, State, Vantage};
 use crate::verdict::window::GapKind;
 
 /// A count or a time; beyond 2^63, as much as there can be.
@@ -103,6 +103,10 @@ impl<'a> Columns<'a> {
 
     pub(super) fn state(&mut self) -> rusqlite::Result<Option<State>> {
         self.named(State::of_name)
+    }
+
+    pub(super) fn vantage(&mut self) -> rusqlite::Result<Option<Vantage>> {
+        self.named(Vantage::of_name)
     }
 
     pub(super) fn gap_kind(&mut self) -> rusqlite::Result<GapKind> {

@@ -24,6 +24,7 @@ use super::migrate::{self, Kind};
 use super::reader::{DECIDED, ServiceRecord, View};
 use super::rows::{bytes, int, maybe, read_samples, write_samples};
 use super::{LedgerError, Limits};
+use crate::verdict::requirement::Vantage;
 use crate::verdict::window::{Gap, KeptWatch};
 
 /// How long the writer waits for another process's lock.
@@ -314,10 +315,11 @@ fn forget(transaction: &Transaction<'_>, until: u64, retention: Duration) -> rus
 fn write_watch(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
     if let Some(watch) = &batch.watch {
         transaction.execute(
-            "INSERT OR REPLACE INTO watch (only, until, last_packets_lost, last_names_lost, last_blind, packets_lost, \
-             names_lost, blind) VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO watch (only, until, window, last_packets_lost, last_names_lost, last_blind, packets_lost, \
+             names_lost, blind) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)",
             params![
                 int(watch.until),
+                int(watch.window),
                 maybe(watch.last_packets_lost),
                 maybe(watch.last_names_lost),
                 maybe(watch.last_blind),
@@ -435,8 +437,8 @@ fn write_window(
     transaction.execute(
         "INSERT OR REPLACE INTO windows (service, begins, last_blind, last_lossy, counted_begun, counted_answered, \
          counted_failed, counted_one_way, counted_replies, last_attempt, last_answer, failure_time, failure_outcome, \
-         failure_place, failure_told, needs_names, state, state_since) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         failure_place, failure_told, needs_names, vantage, state, state_since) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             service,
             maybe(head.begins),
@@ -454,6 +456,7 @@ fn write_window(
             failure.and_then(|failure| failure.place).map(|place| place.to_string()),
             failure.map(|failure| failure.told),
             head.needs_names,
+            head.vantage.map(Vantage::name),
             head.standing.map(|(state, _)| state.name()),
             maybe(head.standing.map(|(_, since)| since)),
         ],

@@ -326,6 +326,43 @@ pub enum Vantage {
     Blind(Blind),
 }
 
+impl Vantage {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Clear,
+        Self::Lossy,
+        Self::Unresolved(Resolution::Never),
+        Self::Unresolved(Resolution::Failing),
+        Self::Unresolved(Resolution::Resolved),
+        Self::Blind(Blind::NotBound),
+        Self::Blind(Blind::UnknownRole),
+        Self::Blind(Blind::NoServices),
+        Self::Blind(Blind::OtherHost),
+        Self::Blind(Blind::Elsewhere),
+        Self::Blind(Blind::LinkUpkeep),
+    ];
+
+    /// The name in the ledger; of what hides flows, the name of the [`Cause`].
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Clear => "clear",
+            Self::Lossy => "lossy",
+            Self::Unresolved(Resolution::Resolved) => "name_resolved",
+            Self::Unresolved(resolution @ (Resolution::Never | Resolution::Failing)) => {
+                Cause::Name(resolution).name()
+            }
+            Self::Blind(why) => Cause::Blind(why).name(),
+        }
+    }
+
+    /// The vantage of a name that [`Self::name`] gave.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|vantage| vantage.name() == name)
+    }
+}
+
 /// What resolvers said of the names that a role is bound to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Resolution {
@@ -536,6 +573,10 @@ mod tests {
         for state in State::ALL {
             assert_eq!(State::of_name(state.name()), Some(state));
         }
+        for vantage in Vantage::ALL {
+            assert_eq!(Vantage::of_name(vantage.name()), Some(vantage));
+        }
+        assert_eq!(Vantage::of_name(""), None);
         for place in [Place::ThisHost, Place::Hop(HOP), Place::Peer, Place::Path] {
             assert_eq!(Place::of_text(&place.to_string()), Some(place));
         }

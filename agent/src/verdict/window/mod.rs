@@ -165,6 +165,8 @@ pub struct KeptService {
     pub evidence: Evidence,
     /// Whether names are evidence for the service.
     pub needs_names: bool,
+    /// What could be seen at the last sample, for who tells the state without a capture; nothing before the first.
+    pub vantage: Option<Vantage>,
     /// The state, and since when.
     pub standing: Option<(State, u64)>,
     /// The buckets of the window, oldest first.
@@ -276,6 +278,7 @@ impl ServiceWindow {
                 kept.last_blind,
                 kept.last_lossy,
                 kept.needs_names,
+                kept.vantage,
             )
         };
         let marked = marks(&self.kept);
@@ -322,6 +325,7 @@ impl ServiceWindow {
         }
         self.vantage = sample.vantage;
         self.kept.needs_names = sample.needs_names;
+        self.kept.vantage = Some(sample.vantage);
     }
 
     /// Flows since the sample before, and whether some were taken back.

@@ -34,6 +34,8 @@ struct World {
     watch: Watch,
     service: ServiceWindow,
     gaps: Vec<Gap>,
+    /// What a ledger has: as of the last sample that changed anything.
+    stored: KeptService,
 }
 
 impl World {
@@ -54,6 +56,7 @@ impl World {
             watch,
             service: ServiceWindow::new(Vantage::Clear),
             gaps: Vec::new(),
+            stored: KeptService::default(),
         };
         world.sample();
         world
@@ -88,7 +91,20 @@ impl World {
             vantage: self.vantage,
             needs_names: self.needs_names,
         };
-        self.service.observe(now, &sample, &self.watch)
+        let change = self.service.observe(now, &sample, &self.watch);
+        if change.changed || change.bucket.is_some() {
+            self.stored = self.service.kept();
+        }
+        change
+    }
+
+    /// What a reader of the ledger says.
+    fn read(&self) -> WindowFinding {
+        let kept = self.stored.clone();
+        let vantage = kept.vantage.unwrap();
+        let watch = Watch::as_of(self.watch.kept());
+        ServiceWindow::resume(kept, vantage, Absence::Counted)
+            .finding(self.watch.kept().until, &watch)
     }
 
     fn pass(&mut self, time: u64) {
@@ -544,6 +560,7 @@ enum Step {
     LoseNames,
     Blind(bool),
     Unobservable(bool),
+    Resolves(bool),
     CountersRestart,
     Restart(u64, bool),
     Forward(u64),
@@ -569,6 +586,7 @@ fn steps(clock: bool) -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::LoseNames),
         1 => any::<bool>().prop_map(Step::Blind),
         1 => any::<bool>().prop_map(Step::Unobservable),
+        1 => any::<bool>().prop_map(Step::Resolves),
         1 => Just(Step::CountersRestart),
         1 => (time.clone(), any::<bool>()).prop_map(|(time, counted)| Step::Restart(time, counted)),
         2 => time.clone().prop_map(move |time| Step::Forward(jump(time))),
@@ -626,6 +644,8 @@ impl World {
                     Vantage::Clear
                 };
             }
+            Step::Resolves(true) => self.vantage = Vantage::Clear,
+            Step::Resolves(false) => self.vantage = Vantage::Unresolved(Resolution::Failing),
             Step::CountersRestart => self.restart_counters(),
             Step::Restart(time, counted) => {
                 let absence = if counted {
@@ -721,6 +741,18 @@ mod properties {
                     prop_assert!(truth.answer.is_some());
                     prop_assert!(found.flows.answered > 0);
                 }
+            }
+        }
+
+        /// Who reads what was kept whenever it changed says the same as who watched.
+        #[test]
+        fn a_reader_says_the_same(steps in steps(true), needs_names: bool) {
+            let mut world = World::new();
+            world.needs_names = needs_names;
+            let mut truth = Truth::default();
+            for step in steps {
+                world.step(step, &mut truth);
+                prop_assert_eq!(world.read(), world.found(), "{:?}", step);
             }
         }
 

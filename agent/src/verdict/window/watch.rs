@@ -96,6 +96,8 @@ pub enum Absence {
 pub struct KeptWatch {
     /// The last look.
     pub until: u64,
+    /// Length of the window that states were told over, nanoseconds; not what the next run will look back.
+    pub window: u64,
     /// When packets were lost last.
     pub last_packets_lost: Option<u64>,
     /// When names were lost last.
@@ -111,7 +113,6 @@ pub struct KeptWatch {
 /// Since when and how well this agent has watched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Watch {
-    window: u64,
     kept: KeptWatch,
     /// How far the clock ran ahead of the time that went by.
     ahead: u64,
@@ -130,10 +131,10 @@ impl Watch {
     pub fn begin(window: Duration, now: u64) -> Self {
         let kept = KeptWatch {
             until: now,
+            window: nanos(window),
             ..KeptWatch::default()
         };
         Self {
-            window: nanos(window),
             kept,
             ahead: 0,
             sighted: [true; 2],
@@ -149,7 +150,10 @@ impl Watch {
         absence: Absence,
     ) -> (Self, Option<Gap>) {
         let mut watch = Self {
-            kept,
+            kept: KeptWatch {
+                window: nanos(window),
+                ..kept
+            },
             sighted: [!kept.blind, true],
             ..Self::begin(window, now)
         };
@@ -170,6 +174,13 @@ impl Watch {
             }
         };
         (watch, gap)
+    }
+
+    /// As it was at its last look, for who tells states of then without watching.
+    #[must_use]
+    pub fn as_of(kept: KeptWatch) -> Self {
+        let window = Duration::from_nanos(kept.window);
+        Self::resume(window, kept, kept.until, Absence::Counted).0
     }
 
     /// Takes a look at `now`. Gives the gaps since the look before.
@@ -232,7 +243,7 @@ impl Watch {
     /// Length of the window, nanoseconds.
     #[must_use]
     pub const fn window(&self) -> u64 {
-        self.window
+        self.kept.window
     }
 
     /// What to keep over a restart.
