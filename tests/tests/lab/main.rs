@@ -9,6 +9,7 @@ mod names;
 mod reload;
 mod replay;
 mod report;
+mod story;
 mod verdicts;
 
 use std::time::Duration;
