@@ -478,3 +478,6 @@ pub(crate) fn standing(view: View, now: u64) -> Standing {
     };
     chronicle.round(now, Duration::ZERO, gathered, &[]).0
 }
+
+#[cfg(test)]
+mod tests;

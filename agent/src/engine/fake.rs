@@ -1,14 +1,17 @@
 //! A back end without packets, for the tests of everything above it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use flowproof_common::key::FlowKey;
 use flowproof_common::record::{Event, FlowRecord};
 
+use super::actor::View;
+use super::states::Notes;
 use crate::capture::{Backend, Capture, CaptureError, Interface, Progress, Snapshot};
 use crate::matrix::installed::Installed;
-use crate::names::{self, Namer, wall_time};
+use crate::names::{self, Namer, NamerCounts, book, wall_time};
 
 /// What a test tells the back end, and what it did.
 #[derive(Debug, Default)]
@@ -140,6 +143,31 @@ impl Capture for Fake {
     }
 
     fn epoch_offset(&self) -> i128 {
-        1_700_000_000_000_000_000
+        EPOCH.into()
     }
 }
+
+/// What a daemon knows that has seen nothing yet, by a back end whose time begins at 1,700,000,000 s of the Unix epoch.
+pub(crate) fn view(matrix: Arc<Installed>) -> View {
+    View {
+        backend: Backend::Pcap,
+        matrix,
+        snapshot: Arc::default(),
+        epoch_offset: EPOCH.into(),
+        attached: Vec::new(),
+        refused: Vec::new(),
+        unexpected: Vec::new(),
+        unexpected_other: 0,
+        top: Vec::new(),
+        drop_reasons: BTreeMap::new(),
+        notes: Notes::new(),
+        names: Vec::new(),
+        naming: NamerCounts::default(),
+        book: book::Counts::default(),
+        queue_lost: 0,
+        failure: None,
+    }
+}
+
+/// What [`view`] and [`Fake`] add to their times, nanoseconds.
+pub(crate) const EPOCH: u64 = 1_700_000_000_000_000_000;

@@ -658,8 +658,9 @@ mod tests {
     use flowproof_common::record::{SlotFlows, SlotTraffic};
 
     use super::*;
-    use crate::capture::{Backend, Interface, Snapshot, TableFill};
+    use crate::capture::{Interface, Snapshot, TableFill};
     use crate::engine::chronicle::standing;
+    use crate::engine::fake::{EPOCH, view};
     use crate::engine::policy;
     use crate::matrix::installed::{Installed, SlotDirectory};
     use crate::site::tags::{FileStatus, TagOptions};
@@ -687,29 +688,8 @@ mod tests {
         Arc::new(Installed::new(policy.compiled, SlotDirectory::default()))
     }
 
-    fn view(matrix: Arc<Installed>) -> View {
-        View {
-            backend: Backend::Pcap,
-            matrix,
-            snapshot: Arc::default(),
-            epoch_offset: 1_700_000_000_000_000_000,
-            attached: Vec::new(),
-            refused: Vec::new(),
-            unexpected: Vec::new(),
-            unexpected_other: 0,
-            top: Vec::new(),
-            drop_reasons: BTreeMap::new(),
-            notes: crate::engine::states::Notes::new(),
-            names: Vec::new(),
-            naming: crate::names::NamerCounts::default(),
-            book: crate::names::book::Counts::default(),
-            queue_lost: 0,
-            failure: None,
-        }
-    }
-
     /// Three seconds after the fake back end began.
-    const NOW: u64 = 1_700_000_003_000_000_000;
+    const NOW: u64 = EPOCH + 3_000_000_000;
 
     fn ledger() -> Status {
         Status {

@@ -403,8 +403,9 @@ mod tests {
     use super::*;
     use flowproof_common::state::Outcome;
 
-    use crate::capture::{Backend, SlotTotals, Snapshot};
+    use crate::capture::{SlotTotals, Snapshot};
     use crate::engine::chronicle::standing;
+    use crate::engine::fake;
     use crate::engine::policy;
     use crate::engine::unexpected::{Sighting, Unexpected, UnexpectedService};
     use crate::matrix::compile::HostAddresses;
@@ -415,22 +416,10 @@ mod tests {
 
     fn view(installed: Installed) -> View {
         View {
-            backend: Backend::Pcap,
-            matrix: Arc::new(installed),
-            snapshot: Arc::default(),
             epoch_offset: 0,
-            attached: Vec::new(),
             refused: vec![("<b>0".to_owned(), "no \"luck\"".to_owned())],
-            unexpected: Vec::new(),
-            unexpected_other: 0,
-            top: Vec::new(),
-            drop_reasons: std::collections::BTreeMap::new(),
-            notes: crate::engine::states::Notes::new(),
-            names: Vec::new(),
-            naming: crate::names::NamerCounts::default(),
-            book: crate::names::book::Counts::default(),
             queue_lost: 3,
-            failure: None,
+            ..fake::view(Arc::new(installed))
         }
     }
 
