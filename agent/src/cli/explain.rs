@@ -810,10 +810,13 @@ mod tests {
             cause: Some("no_answer".to_owned()),
             place: Some("path".to_owned()),
             confidence: Some("medium".to_owned()),
+            since: None,
+            ratio: None,
             services: vec![ServiceLine {
                 service: "tcp/443".to_owned(),
                 state: "degraded".to_owned(),
                 cause: Some("no_answer".to_owned()),
+                since: None,
                 flows: 3,
                 answered: 1,
                 failed: 2,

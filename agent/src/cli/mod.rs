@@ -12,6 +12,7 @@ mod detach;
 mod diff;
 mod explain;
 mod import;
+mod ledger;
 mod replay;
 mod report;
 mod run;
@@ -27,6 +28,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::capture::CaptureError;
 use crate::engine::daemon::{ConfigError, DaemonError};
 use crate::import::ImportError;
+use crate::ledger::ReadError;
 use crate::matrix::compile::CompileError;
 use crate::report::matrix_sheet::SheetError;
 use crate::yaml::LoadError;
@@ -123,6 +125,9 @@ pub enum Error {
     /// A running daemon could not be asked.
     #[error(transparent)]
     Ask(#[from] explain::AskError),
+    /// A ledger could not be read.
+    #[error(transparent)]
+    Ledger(#[from] ReadError),
     /// The result could not be written.
     #[error("cannot write the result")]
     Output(#[source] io::Error),

@@ -1,5 +1,5 @@
-//! `flowproof report`: what traffic showed of a matrix, in a capture or by a running daemon, for a change window, an audit or CI;
-//! or the matrix itself, as a sheet to work on or a page to read.
+//! `flowproof report`: what traffic showed of a matrix, in a capture, by a running daemon or by what a ledger keeps, for a change
+//! window, an audit or CI; or the matrix itself, as a sheet to work on or a page to read.
 
 mod capture;
 mod daemon;
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use super::ledger::{At, recall};
 use super::replay::Judged;
 use super::tags::TagArguments;
 use super::{Error, Outcome, print, print_error, snippet};
@@ -26,7 +27,7 @@ use crate::report::{matrix_page, matrix_sheet, render};
 #[command(
     after_help = "Exit codes: 0 fine; 1 something that --fail-on names was found, or the matrix is not valid; 2 usage or \
                   environment error. A capture that is cut short is reported as far as it goes, and then ends with 2.\n\n\
-                  Without --capture and --daemon the matrix itself is written: csv, xlsx or md."
+                  Without --capture, --daemon and --ledger the matrix itself is written: csv, xlsx or md."
 )]
 pub(super) struct Arguments {
     /// Matrix files, or folders of them (*.yaml, *.yml)
@@ -49,6 +50,25 @@ pub(super) struct Arguments {
         default_missing_value = super::explain::daemon::DEFAULT_URL
     )]
     daemon: Option<String>,
+    /// Report what a ledger keeps, named by its file or by the daemon's state directory [default: /var/lib/flowproof];
+    /// the daemon may run or not
+    #[arg(
+        long,
+        value_name = "PATH",
+        num_args = 0..=1,
+        default_missing_value = super::ledger::DEFAULT,
+        conflicts_with_all = ["capture", "daemon"]
+    )]
+    ledger: Option<PathBuf>,
+    /// The moment that the states of a ledger are of
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        requires = "ledger",
+        default_value_t
+    )]
+    at: At,
     /// What to write
     #[arg(long, value_enum, default_value_t = Kind::Text)]
     format: Kind,
@@ -111,13 +131,13 @@ impl From<FailOn> for model::FailOn {
 
 /// Writes the report. A matrix with errors falls short, and nothing is written.
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
-    if arguments.capture.is_empty() && arguments.daemon.is_none() {
+    if arguments.capture.is_empty() && arguments.daemon.is_none() && arguments.ledger.is_none() {
         return of_matrix(arguments);
     }
     if arguments.format == Kind::Md {
         return Err(Error::Usage(
-            "`--format md` is of a matrix alone: write html, text, json, csv, xlsx, junit or tap, or leave out --capture and \
-             --daemon"
+            "`--format md` is of a matrix alone: write html, text, json, csv, xlsx, junit or tap, or leave out --capture, \
+             --daemon and --ledger"
                 .to_owned(),
         ));
     }
@@ -126,19 +146,25 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let Some(mut judged) = Judged::read(&arguments.matrix, arguments.site.as_ref(), &tags)? else {
         return Ok(Outcome::FallsShort);
     };
-    let (evidence, complaints) = match &arguments.daemon {
-        Some(url) => (daemon::evidence(url)?, Vec::new()),
-        None => {
-            let evidence = capture::evidence(files, &mut judged);
-            (evidence.0, evidence.1)
-        }
+    let (evidence, complaints) = if let Some(url) = &arguments.daemon {
+        (daemon::evidence(url)?, Vec::new())
+    } else if let Some(named) = &arguments.ledger {
+        let (recalled, source) = recall(named, arguments.at)?;
+        let evidence = Evidence {
+            source,
+            ..recalled.evidence(judged.explainer(), judged.deployed())
+        };
+        (evidence, Vec::new())
+    } else {
+        let (evidence, complaints) = capture::evidence(files, &mut judged);
+        let evidence = Evidence {
+            source: captures(&arguments.capture),
+            ..evidence
+        };
+        (evidence, complaints)
     };
     let evidence = Evidence {
         site: arguments.site.is_some().then(|| judged.site().to_owned()),
-        source: match &arguments.daemon {
-            Some(_) => evidence.source,
-            None => captures(&arguments.capture),
-        },
         bindings: bindings(&judged),
         ..evidence
     };
@@ -209,14 +235,14 @@ fn json(report: &Report) -> Result<Vec<u8>, Error> {
 fn of_matrix(arguments: &Arguments) -> Result<Outcome, Error> {
     if !arguments.fail_on.is_empty() {
         return Err(Error::Usage(
-            "`--fail-on` needs traffic: name captures by --capture, or a daemon by --daemon"
+            "`--fail-on` needs traffic: name captures by --capture, a daemon by --daemon, or a ledger by --ledger"
                 .to_owned(),
         ));
     }
     let needs_traffic = || {
         Error::Usage(
-            "this form needs traffic: name captures by --capture, or a daemon by --daemon; of a matrix alone there are \
-             `--format csv`, `xlsx` and `md`"
+            "this form needs traffic: name captures by --capture, a daemon by --daemon, or a ledger by --ledger; of a matrix \
+             alone there are `--format csv`, `xlsx` and `md`"
                 .to_owned(),
         )
     };

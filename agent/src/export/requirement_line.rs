@@ -1,11 +1,13 @@
 //! A requirement in JSON, with the states of its services: the same line from `flowproof replay`, from the daemon's API
-//! and under `flowproof explain`. Every field is always there, null where it means nothing or is not known.
+//! and under `flowproof explain`. Every field is always there, null where it means nothing or is not known; but `since` and
+//! `ratio`, which are of states over a window alone.
 
 use serde::{Deserialize, Serialize};
 
 use super::flow_line::time;
 use crate::matrix::Service;
-use crate::verdict::requirement::{Cause, Confidence, Finding, Observation};
+use crate::verdict::requirement::{Cause, Confidence, Finding, Observation, State, of_services};
+use crate::verdict::window::{Counts, WindowFinding};
 
 /// A service of a requirement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,15 +18,19 @@ pub struct ServiceLine {
     pub state: String,
     /// Why.
     pub cause: Option<String>,
-    /// Flows begun.
+    /// Since when, RFC 3339, if the state is one over a window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Flows begun; in the window, if the state is over one.
     pub flows: u64,
     /// Those answered.
     pub answered: u64,
     /// Those that failed.
     pub failed: u64,
-    /// First packet, RFC 3339. A daemon does not know: its counters may be older than it.
+    /// First packet, RFC 3339. A daemon does not know: its counters may be older than it. Of a ledger, ever; the window may
+    /// be shorter.
     pub first_seen: Option<String>,
-    /// Last packet, RFC 3339.
+    /// Last packet, RFC 3339; ever, too.
     pub last_seen: Option<String>,
 }
 
@@ -36,6 +42,7 @@ impl ServiceLine {
             service: service.to_string(),
             state: finding.state.name().to_owned(),
             cause: cause(finding),
+            since: None,
             flows: observation.flows,
             answered: observation.answered,
             failed: observation.failed,
@@ -43,10 +50,27 @@ impl ServiceLine {
             last_seen: observation.last_seen.map(time),
         }
     }
+
+    /// The line of a service over a window; `seen` is when a flow was first and last seen, ever. Nanoseconds since the Unix
+    /// epoch.
+    #[must_use]
+    pub fn over_window(service: Service, found: &WindowFinding, seen: Option<[u64; 2]>) -> Self {
+        Self {
+            service: service.to_string(),
+            state: found.finding.state.name().to_owned(),
+            cause: cause(&found.finding),
+            since: found.since.map(time),
+            flows: found.flows.begun,
+            answered: found.flows.answered,
+            failed: found.flows.failed,
+            first_seen: seen.map(|[first, _]| time(first)),
+            last_seen: seen.map(|[_, last]| time(last)),
+        }
+    }
 }
 
 /// A requirement.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "requirement")]
 pub struct RequirementLine {
     /// `system/requirement`
@@ -59,6 +83,12 @@ pub struct RequirementLine {
     pub place: Option<String>,
     /// How far cause and place may be trusted.
     pub confidence: Option<String>,
+    /// Since when one of its services is in this state, RFC 3339, if the state is one over a window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Of a degraded one over a window: the part of decided flows of its degraded services that were answered, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
     /// Its services, in the order of the file.
     pub services: Vec<ServiceLine>,
 }
@@ -75,7 +105,40 @@ impl RequirementLine {
             confidence: finding
                 .confidence
                 .map(|confidence| Confidence::name(confidence).to_owned()),
+            since: None,
+            ratio: None,
             services,
+        }
+    }
+
+    /// The line of a requirement over a window, from its services, each with what was found and when it was first and last
+    /// seen.
+    #[must_use]
+    pub fn over_window(
+        id: String,
+        services: &[(Service, WindowFinding, Option<[u64; 2]>)],
+    ) -> Self {
+        let finding = of_services(services.iter().map(|(_, found, _)| found.finding));
+        let same = || {
+            services
+                .iter()
+                .map(|(_, found, _)| found)
+                .filter(|found| found.finding.state == finding.state)
+        };
+        let mut sum = Counts::default();
+        for found in same() {
+            sum.add(&found.flows);
+        }
+        let lines = services
+            .iter()
+            .map(|(service, found, seen)| ServiceLine::over_window(*service, found, *seen))
+            .collect();
+        Self {
+            since: same().filter_map(|found| found.since).min().map(time),
+            ratio: sum
+                .answered_ratio()
+                .filter(|_| finding.state == State::Degraded),
+            ..Self::new(id, &finding, lines)
         }
     }
 
@@ -96,4 +159,63 @@ impl RequirementLine {
 
 fn cause(finding: &Finding) -> Option<String> {
     finding.cause.map(|cause| Cause::name(cause).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::requirement::Observation;
+
+    fn found(state: State, since: u64, [answered, failed]: [u64; 2]) -> WindowFinding {
+        let finding = Finding {
+            state,
+            attempted: true,
+            ..Observation::default().finding(crate::verdict::requirement::Vantage::Clear)
+        };
+        WindowFinding {
+            finding,
+            since: Some(since),
+            from: 0,
+            flows: Counts {
+                begun: answered + failed,
+                answered,
+                failed,
+                one_way: 0,
+            },
+        }
+    }
+
+    #[test]
+    fn a_degraded_row_tells_how_often_since_when() {
+        let [web, tls, ssh] = ["tcp/80", "tcp/443", "tcp/22"].map(|text| text.parse().unwrap());
+        let row = RequirementLine::over_window(
+            "s/r".to_owned(),
+            &[
+                (web, found(State::Degraded, 7, [1, 3]), Some([1, 9])),
+                (tls, found(State::Degraded, 5, [2, 2]), None),
+                (ssh, found(State::Verified, 2, [90, 0]), None),
+            ],
+        );
+        assert_eq!((row.state.as_str(), row.ratio), ("degraded", Some(0.375)));
+        assert_eq!(row.since, Some(time(5)));
+        assert_eq!(row.services[0].since, Some(time(7)));
+        assert_eq!(row.services[0].first_seen, Some(time(1)));
+        assert_eq!(row.services[1].last_seen, None);
+        let text = serde_json::to_string(&row).unwrap();
+        assert_eq!(serde_json::from_str::<RequirementLine>(&text).unwrap(), row);
+        let row = RequirementLine::over_window(
+            "s/r".to_owned(),
+            &[(ssh, found(State::Verified, 2, [90, 0]), None)],
+        );
+        assert_eq!((row.ratio, row.since), (None, Some(time(2))));
+    }
+
+    /// Older daemons, and states that are of no window.
+    #[test]
+    fn what_is_of_a_window_alone_may_be_missing() {
+        let text = r#"{"type":"requirement","id":"s/r","state":"silent","cause":null,"place":null,"confidence":null,"services":[]}"#;
+        let row: RequirementLine = serde_json::from_str(text).unwrap();
+        assert_eq!((row.since.as_ref(), row.ratio), (None, None));
+        assert_eq!(serde_json::to_string(&row).unwrap(), text);
+    }
 }

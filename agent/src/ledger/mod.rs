@@ -40,6 +40,16 @@ pub fn path(state_directory: &Path) -> PathBuf {
     state_directory.join(FILE)
 }
 
+/// Where the ledger is that is named by its file or by its state directory.
+#[must_use]
+pub fn locate(named: &Path) -> PathBuf {
+    if named.is_dir() {
+        path(named)
+    } else {
+        named.to_owned()
+    }
+}
+
 /// How much a ledger may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

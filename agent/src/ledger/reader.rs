@@ -50,7 +50,7 @@ pub enum ReadError {
     },
     /// It can't be opened.
     #[error(
-        "{}: {source}; reading needs permission to read the file and, while a daemon writes it, the files beside it that end in -wal and -shm",
+        "{}: can't be opened; reading needs permission to read the file and, while a daemon writes it, the files beside it that end in -wal and -shm",
         path.display()
     )]
     Open {
@@ -60,7 +60,7 @@ pub enum ReadError {
         source: rusqlite::Error,
     },
     /// It can't be read to its end.
-    #[error("{}: {source}; if it is damaged, the next `flowproof run` sets it aside and begins a new one", path.display())]
+    #[error("{}: can't be read; if it is damaged, the next `flowproof run` sets it aside and begins a new one", path.display())]
     Read {
         /// Which file.
         path: PathBuf,
@@ -123,14 +123,23 @@ impl Reader {
     /// # Errors
     /// [`ReadError`] says what to do.
     pub fn open_read_only(path: &Path) -> Result<Self, ReadError> {
-        if !path.exists() {
+        // What may not be looked at may be there: opening it says what is missing.
+        if matches!(path.try_exists(), Ok(false)) {
             return Err(ReadError::Missing {
                 path: path.to_owned(),
             });
         }
-        let open = |source| ReadError::Open {
-            path: path.to_owned(),
-            source,
+        let open = |source: rusqlite::Error| {
+            let damaged = matches!(
+                source.sqlite_error_code(),
+                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+            );
+            let path = path.to_owned();
+            if damaged {
+                ReadError::Read { path, source }
+            } else {
+                ReadError::Open { path, source }
+            }
         };
         let (connection, kind) = match Self::connect(path, false) {
             // Nobody writes it and nothing may be written beside it, such as on a disk that is mounted read-only: then

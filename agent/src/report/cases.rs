@@ -1,5 +1,6 @@
 //! A report as test cases, one a requirement, for CI. Only what was seen to work passes. What nobody can tell, what can't be
-//! seen from here and what nobody tried is skipped with its cause: a skipped test is no green one.
+//! seen from here and what nobody tried is skipped with its cause: a skipped test is no green one. So is what worked when
+//! somebody watched last, if nobody does now.
 
 use super::model::{FailOn, Report, Row, meaning};
 use crate::verdict::requirement::State;
@@ -22,17 +23,22 @@ pub enum Ending {
     Skipped(String),
 }
 
-/// How a requirement's case ended. Blocked and degraded ones fail always, silent and unknown ones if they are required and
+/// How a requirement's case ended; `unwatched_since` is since when nobody watches. Blocked and degraded ones fail always, silent and unknown ones if they are required and
 /// `fail_on` names them.
 #[must_use]
-pub fn of_row(row: &Row, fail_on: &[FailOn]) -> Ending {
+pub fn of_row(row: &Row, unwatched_since: Option<&str>, fail_on: &[FailOn]) -> Ending {
     let reason = row.reason();
-    let text = if reason.is_empty() {
-        format!("{}: {}", row.state.name(), meaning(row.state))
+    let reason = if reason.is_empty() {
+        meaning(row.state).to_owned()
     } else {
-        format!("{}: {reason}", row.state.name())
+        reason
     };
+    let as_of = unwatched_since
+        .map(|time| format!(" (as of {time}: nobody has watched since)"))
+        .unwrap_or_default();
+    let text = format!("{}: {reason}{as_of}", row.state.name());
     let fails = match row.state {
+        State::Verified if unwatched_since.is_some() => false,
         State::Verified => return Ending::Passed,
         State::Blocked | State::Degraded => true,
         State::Silent => row.is_required() && fail_on.contains(&FailOn::Silent),
@@ -65,6 +71,9 @@ pub fn of_unexpected(report: &Report, fail_on: &[FailOn]) -> Ending {
             Some(losses) => {
                 Ending::Skipped(format!("none was seen, but there were losses: {losses}"))
             }
+            None if report.was_unwatched() => Ending::Skipped(
+                "none was seen, but for a part of the time nobody watched".to_owned(),
+            ),
             None => Ending::Passed,
         };
     }

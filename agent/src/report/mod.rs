@@ -7,6 +7,7 @@ pub mod matrix_diff;
 pub mod matrix_page;
 pub mod matrix_sheet;
 pub mod model;
+pub mod recalled;
 pub mod render;
 pub mod ticket;
 pub mod unexpected;

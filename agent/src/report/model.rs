@@ -8,11 +8,12 @@
 //! As JSON it is one object:
 //!
 //! ```text
-//! {"source","site","since","until","by_state":{..},"unexpected_flows","lost":{..},"notes":[..],
+//! {"source","site","since","until","unwatched_since","by_state":{..},"unexpected_flows","lost":{..},
+//!  "gaps":[{"kind","from","to","lost"}],"notes":[..],
 //!  "systems":[{"id","title","version"}],
 //!  "requirements":[{"id","system","requirement",
 //!     "says":{"from":{"id","title"},"to":{..},"direction","necessity","condition","application","purpose","section","row"},
-//!     "state","cause","place","confidence","services":[as in the requirement lines of `replay`],
+//!     "state","cause","place","confidence","since","ratio","services":[as in the requirement lines of `replay`],
 //!     "ticket":{"subject","from":{"role":{"id","title"},"bound":[..]},"to":{..},"either_way","services":[..],
 //!        "cause","place","confidence","since","last","failed",
 //!        "paths":[{"initiator","responder","service","outcome","flows"}],"evidence":[..],"ask","document","purpose"}}],
@@ -21,12 +22,14 @@
 //! ```
 //!
 //! `says` is null for a row that the matrix files given don't have, `ticket` for one that is neither blocked nor degraded.
+//! `since`, `ratio`, `gaps` and `unwatched_since` are of a ledger, and left out where they mean nothing: since when a row is in
+//! its state, how many of its decided flows were answered if it is degraded, when nobody watched, and since when nobody does.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Serialize, Serializer};
 
-use super::ticket::{self, Ticket};
+use super::ticket::{self, Failures, Ticket};
 use super::unexpected::{Counted, Groups, Unexpected};
 use crate::export::flow_line::FlowLine;
 use crate::export::requirement_line::{RequirementLine, ServiceLine};
@@ -48,6 +51,8 @@ pub struct Evidence {
     pub requirements: Vec<RequirementLine>,
     /// Flows that requirements cover and that failed, as far as they are known still.
     pub flows: Vec<FlowLine>,
+    /// What is known of failed flows of requirements, where single flows are not.
+    pub failures: BTreeMap<String, Failures>,
     /// Unexpected flows, as far as they are known still.
     pub unexpected: Groups,
     /// Unexpected flows as a daemon counted them, longer than it remembers flows. Nothing if `unexpected` has all there
@@ -57,8 +62,25 @@ pub struct Evidence {
     pub bindings: BTreeMap<String, Vec<String>>,
     /// What was lost, by stage.
     pub lost: Vec<(String, u64)>,
+    /// When nobody watched between `since` and `until`.
+    pub gaps: Vec<Unwatched>,
+    /// Since when nobody watches, RFC 3339, if states are of the past.
+    pub unwatched_since: Option<String>,
     /// What the reader has to know beside.
     pub notes: Vec<String>,
+}
+
+/// A stretch of time in which nobody watched, or something was lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unwatched {
+    /// `down`, `blind`, `clock_jump`, `packets_lost` or `names_lost`.
+    pub kind: &'static str,
+    /// Its begin, RFC 3339.
+    pub from: String,
+    /// Its end, RFC 3339.
+    pub to: String,
+    /// What was lost in it; 0 if nobody watched.
+    pub lost: u64,
 }
 
 /// A role at an end of a requirement.
@@ -108,6 +130,12 @@ pub struct Row {
     pub place: Option<String>,
     /// How far cause and place may be trusted.
     pub confidence: Option<String>,
+    /// Since when one of its services is in this state, RFC 3339, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Of a degraded one, if it is known over a window: the part of decided flows that were answered, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
     /// Its services.
     pub services: Vec<ServiceLine>,
     /// What to write to whom, if it is blocked or degraded.
@@ -206,6 +234,17 @@ impl Row {
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
+    /// How often it works and since when, in words; empty if that is not known.
+    #[must_use]
+    pub fn standing(&self) -> String {
+        let ratio = self
+            .ratio
+            .map(|ratio| format!("{:.0} % answered", ratio * 100.0));
+        let since = self.since.as_ref().map(|since| format!("since {since}"));
+        let parts = [ratio, since];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
     /// How bad it is: greater is worse. Silence of what is needed only sometimes is no problem and comes last.
     #[must_use]
     pub fn badness(&self) -> u8 {
@@ -243,7 +282,9 @@ pub const fn meaning(state: State) -> &'static str {
         State::Blocked => "attempted, never answered",
         State::Silent => "could be seen from here, never attempted",
         State::Unobservable => "can not be seen from here",
-        State::Unknown => "nobody can tell: packets were lost, or nothing was decided",
+        State::Unknown => {
+            "nobody can tell: packets were lost, nobody watched, or nothing was decided"
+        }
     }
 }
 
@@ -273,12 +314,18 @@ pub struct Report {
     pub since: Option<String>,
     /// Until when, RFC 3339.
     pub until: Option<String>,
+    /// Since when nobody watches, RFC 3339: states are of then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unwatched_since: Option<String>,
     /// Requirements by state, all states included.
     pub by_state: serde_json::Map<String, serde_json::Value>,
     /// Unexpected flows in all.
     pub unexpected_flows: u64,
     /// What was lost, by stage.
     pub lost: BTreeMap<String, u64>,
+    /// When nobody watched, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Unwatched>,
     /// What the reader has to know beside.
     pub notes: Vec<String>,
     /// The systems of the requirements: id and title.
@@ -305,6 +352,7 @@ impl Report {
     #[must_use]
     pub fn new(matrix: &Matrix, evidence: Evidence) -> Self {
         let mut notes = evidence.notes;
+        let mut failures = evidence.failures;
         // A flow may be of several requirements.
         let mut flows_of: HashMap<&str, Vec<&FlowLine>> = HashMap::new();
         for flow in &evidence.flows {
@@ -349,13 +397,17 @@ impl Report {
                 cause: line.cause,
                 place: line.place,
                 confidence: line.confidence,
+                since: line.since,
+                ratio: line.ratio,
                 services: line.services,
                 ticket: None,
                 id: line.id,
             };
             if matches!(state, State::Blocked | State::Degraded) {
-                let flows = flows_of.get(row.id.as_str()).map_or(&[][..], Vec::as_slice);
-                row.ticket = Some(Ticket::new(&row, flows, &evidence.bindings));
+                let failures = failures.remove(&row.id).unwrap_or_else(|| {
+                    Failures::of(flows_of.get(row.id.as_str()).map_or(&[][..], Vec::as_slice))
+                });
+                row.ticket = Some(Ticket::new(&row, failures, &evidence.bindings));
             }
             requirements.push(row);
         }
@@ -383,6 +435,7 @@ impl Report {
             site: evidence.site,
             since: evidence.since,
             until: evidence.until,
+            unwatched_since: evidence.unwatched_since,
             by_state,
             unexpected_flows: unexpected.iter().map(|group| group.flows).sum(),
             lost: evidence
@@ -390,6 +443,7 @@ impl Report {
                 .into_iter()
                 .filter(|(_, count)| *count > 0)
                 .collect(),
+            gaps: evidence.gaps,
             notes,
             systems,
             requirements,
@@ -428,6 +482,12 @@ impl Report {
         self.requirements
             .iter()
             .filter_map(|row| Some((row, row.ticket.as_ref()?)))
+    }
+
+    /// Whether nobody watched for a part of the time, or nobody does now: what was not seen then is unknown.
+    #[must_use]
+    pub fn was_unwatched(&self) -> bool {
+        self.unwatched_since.is_some() || self.gaps.iter().any(|gap| gap.lost == 0)
     }
 
     /// What was lost, in words; nothing if nothing was.

@@ -60,7 +60,7 @@ pub struct Ticket {
     pub place: String,
     /// How far both may be trusted.
     pub confidence: Option<String>,
-    /// The first failure that is known still, RFC 3339.
+    /// Since when the row is in its state, or the first failure that is known still, RFC 3339.
     pub since: Option<String>,
     /// Its last packet, or that of a later failure.
     pub last: Option<String>,
@@ -78,26 +78,59 @@ pub struct Ticket {
     pub purpose: Option<String>,
 }
 
-impl Ticket {
-    /// For a row that is blocked or degraded; `flows` are those of the row that are known still.
+/// What is known of the failed flows of a requirement.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Failures {
+    /// Roles of whoever opened the first of them, as `system/role`.
+    pub initiator: Vec<String>,
+    /// Between which addresses, some of them.
+    pub paths: Vec<Path>,
+    /// What the outcomes rest on.
+    pub evidence: Vec<String>,
+    /// The first failure that is known still, RFC 3339.
+    pub first: Option<String>,
+    /// The last packet of any, or the last failure, RFC 3339.
+    pub last: Option<String>,
+}
+
+impl Failures {
+    /// Pairs of addresses that a ticket tells of.
+    pub const MOST: usize = MOST;
+
+    /// From flows of the requirement, failed ones or not.
     #[must_use]
-    pub fn new(row: &Row, flows: &[&FlowLine], bindings: &BTreeMap<String, Vec<String>>) -> Self {
+    pub fn of(flows: &[&FlowLine]) -> Self {
+        let failed: Vec<&&FlowLine> = flows
+            .iter()
+            .filter(|flow| !NO_FAILURE.contains(&&*flow.outcome))
+            .collect();
+        Self {
+            initiator: failed
+                .first()
+                .map(|flow| flow.initiator.roles.clone())
+                .unwrap_or_default(),
+            paths: paths(&failed),
+            evidence: evidence(&failed),
+            first: failed.iter().map(|flow| &flow.first_seen).min().cloned(),
+            last: failed.iter().map(|flow| &flow.last_seen).max().cloned(),
+        }
+    }
+}
+
+impl Ticket {
+    /// For a row that is blocked or degraded; `failures` are those of the row that are known still.
+    #[must_use]
+    pub fn new(row: &Row, failures: Failures, bindings: &BTreeMap<String, Vec<String>>) -> Self {
         let failing: Vec<&crate::export::requirement_line::ServiceLine> = row
             .services
             .iter()
             .filter(|service| service.state == row.state.name())
             .collect();
-        let failed: Vec<&&FlowLine> = flows
-            .iter()
-            .filter(|flow| !NO_FAILURE.contains(&&*flow.outcome))
-            .collect();
         let says = row.says.as_ref();
         // Where either may open, the way that fails is what the text is about.
         let opened = |initiator: &RoleName| {
             let role = format!("{}/{}", row.system, initiator.id);
-            failed
-                .first()
-                .is_some_and(|flow| flow.initiator.roles.contains(&role))
+            failures.initiator.contains(&role)
         };
         let ends = says.and_then(|says| {
             let ways = &says.initiations;
@@ -119,18 +152,23 @@ impl Ticket {
         });
         let services: Vec<String> = failing.iter().map(|line| line.service.clone()).collect();
         // Of a row that was never answered the first attempt failed; of others only the flows tell.
-        let first = |times: &mut dyn Iterator<Item = &String>| times.min().cloned();
-        let since = match row.state {
-            State::Blocked => {
-                first(&mut failing.iter().filter_map(|line| line.first_seen.as_ref()))
-            }
+        let since = row.since.clone().or_else(|| match row.state {
+            State::Blocked => failing
+                .iter()
+                .filter_map(|line| line.first_seen.clone())
+                .min(),
             State::Verified
             | State::Degraded
             | State::Silent
             | State::Unobservable
             | State::Unknown => None,
+        });
+        let since = since.or(failures.first);
+        // A state is told once a second, and what brought it about was before.
+        let since = match (since, &failures.last) {
+            (Some(since), Some(last)) => Some(since.min(last.clone())),
+            (since, _) => since,
         };
-        let since = since.or_else(|| first(&mut failed.iter().map(|flow| &flow.first_seen)));
         let ends = from.as_ref().zip(to.as_ref());
         let between = ends.map_or_else(
             || row.id.clone(),
@@ -155,10 +193,10 @@ impl Ticket {
             place: place_in_words(row.place.as_deref()),
             confidence: row.confidence.clone(),
             since,
-            last: failed.iter().map(|flow| &flow.last_seen).max().cloned(),
+            last: failures.last,
             failed: failing.iter().map(|line| line.failed).sum(),
-            paths: paths(&failed),
-            evidence: evidence(&failed),
+            paths: failures.paths,
+            evidence: failures.evidence,
             ask: ask(row.cause.as_deref(), row.place.as_deref()),
             document: says.and_then(document),
             purpose: says.and_then(|says| says.purpose.clone()),
@@ -281,6 +319,7 @@ pub fn in_words(cause: &str) -> &str {
         "one_way" => "one_way: sent without an error, and no answer is owed",
         "pending" => "pending: attempted, and not decided yet",
         "loss" => "loss: packets or events were lost",
+        "not_watched" => "not_watched: for a part of the time nobody watched",
         "name_does_not_resolve" => "name_does_not_resolve: who asked was told no address",
         "name_never_resolved" => "name_never_resolved: nobody asked for the name",
         "role_not_bound" => "role_not_bound: the site binds a role to no address",

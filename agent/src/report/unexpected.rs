@@ -14,7 +14,7 @@ use crate::matrix::Protocol;
 /// Groups that are told; the rest is one group. A port scan has 65,535 of them.
 const MOST_GROUPS: usize = 500;
 /// Addresses of an end, and near misses, that a group is told with.
-const MOST_EACH: usize = 8;
+pub const MOST_EACH: usize = 8;
 /// In place of roles where there are none, as in the metrics.
 const NO_ROLE: &str = "~unbound";
 /// The rest, as in the metrics.
@@ -58,10 +58,13 @@ pub struct Unexpected {
     pub near_misses: Vec<NearMiss>,
 }
 
-type Key = (String, String, String);
+/// Roles of the initiator, roles of the responder, and service.
+pub type Key = (String, String, String);
 
 impl Unexpected {
-    fn empty((from, to, service): Key) -> Self {
+    /// Of which nothing is known yet.
+    #[must_use]
+    pub fn empty((from, to, service): Key) -> Self {
         Self {
             from,
             to,
@@ -100,6 +103,16 @@ impl Unexpected {
             first.clone_from(&flow.first_seen);
         }
         self.last_seen = self.last_seen.take().max(Some(flow.last_seen.clone()));
+    }
+
+    /// When they were seen, in words; empty if that is not known.
+    #[must_use]
+    pub fn span(&self) -> String {
+        match (&self.first_seen, &self.last_seen) {
+            (Some(first), Some(last)) if first != last => format!("first {first}, last {last}"),
+            (Some(time), _) | (None, Some(time)) => format!("at {time}"),
+            (None, None) => String::new(),
+        }
     }
 
     /// Outcomes in words.
@@ -150,6 +163,15 @@ impl Groups {
             .entry(key.clone())
             .or_insert_with(|| Unexpected::empty(key))
             .add(flow);
+    }
+
+    /// Adds flows that were counted together; there must be no others of their kind.
+    pub fn put(&mut self, group: Unexpected) {
+        if self.groups.len() >= Self::ROOM {
+            self.other += group.flows;
+        } else {
+            self.groups.insert(group.key(), group);
+        }
     }
 
     /// Flows that wait for their name, and are judged neither way.

@@ -126,6 +126,14 @@ impl Explainer {
         }
     }
 
+    /// The verdict by addresses alone, and what covers the flow. Cheap, where [`Self::explain`] is thorough.
+    #[must_use]
+    pub fn covering(&self, asked: &Asked) -> (Verdict, &[ServiceKey]) {
+        let (key, initiator) = flow_key(asked);
+        let slot = slot_of(self.installed(), &key, initiator).slot();
+        (Verdict::of_slot(slot), self.installed().members(slot))
+    }
+
     fn end(&self, address: Address, name: Option<&Name>, patterns: &[u32]) -> End {
         let compiled = &self.installed().compiled;
         let mut roles: Vec<(BoundRole, Because)> = Vec::new();

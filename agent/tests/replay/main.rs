@@ -5,5 +5,6 @@
 mod captures;
 mod contract;
 mod files;
+mod ledger;
 mod report;
 mod tags;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::captures::{MS, Pcap, START, ethernet, icmp_error, tcp, udp};
 
-const MATRIX: &str = r#"
+pub(crate) const MATRIX: &str = r#"
 system: shop
 title: Shop & <i>Sons</i>
 version: "3"
@@ -32,7 +32,7 @@ requirements:
   - {id: extra, from: web, to: db, services: [tcp/6379], necessity: conditional, condition: "with # cache"}
 "#;
 
-const SITE: &str = "
+pub(crate) const SITE: &str = "
 site: test & lab
 systems: [shop]
 roles:
@@ -126,7 +126,7 @@ impl Lab {
 }
 
 #[track_caller]
-fn golden(name: &str, got: &str) {
+pub(crate) fn golden(name: &str, got: &str) {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/replay/golden")
         .join(name);

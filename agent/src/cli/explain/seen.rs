@@ -30,7 +30,7 @@ pub(super) enum Source {
 }
 
 /// What was seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Seen {
     /// Who saw it.
     pub(super) source: Source,

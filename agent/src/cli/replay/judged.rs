@@ -118,6 +118,11 @@ impl Judged {
         &self.installed.compiled.matrix
     }
 
+    /// The deployed systems, in the order of the site file.
+    pub(in crate::cli) fn deployed(&self) -> &[SystemIndex] {
+        &self.deployed
+    }
+
     /// What tells the roles, the requirements and the near misses of a flow.
     pub(in crate::cli) fn explainer(&self) -> &Explainer {
         &self.explainer

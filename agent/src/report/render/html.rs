@@ -99,6 +99,13 @@ impl Page<'_> {
                 escape(&losses)
             );
         }
+        if let Some(since) = &report.unwatched_since {
+            let _ = writeln!(
+                self.out,
+                "<p class=\"note\">Nobody watches: states are of {}.</p>",
+                escape(since)
+            );
+        }
         for note in &report.notes {
             let _ = writeln!(self.out, "<p class=\"note\">{}</p>", escape(note));
         }
@@ -151,7 +158,7 @@ impl Page<'_> {
             self.add("<p>None was seen.</p>\n");
             return;
         }
-        self.add("<table class=\"list\">\n<thead><tr><th>from</th><th>to</th><th>service</th><th>flows</th><th>outcomes</th><th>addresses</th><th>nearly</th></tr></thead>\n<tbody>\n");
+        self.add("<table class=\"list\">\n<thead><tr><th>from</th><th>to</th><th>service</th><th>flows</th><th>outcomes</th><th>seen</th><th>addresses</th><th>nearly</th></tr></thead>\n<tbody>\n");
         for group in &self.report.unexpected {
             let misses: Vec<String> = group
                 .near_misses
@@ -171,12 +178,13 @@ impl Page<'_> {
             }
             let _ = writeln!(
                 self.out,
-                "<tr><td>{}</td><td>{}</td><td class=\"service\"><code>{}</code></td><td>{}</td><td>{}</td><td>{addresses}</td><td>{}</td></tr>",
+                "<tr><td>{}</td><td>{}</td><td class=\"service\"><code>{}</code></td><td>{}</td><td>{}</td><td>{}</td><td>{addresses}</td><td>{}</td></tr>",
                 escape(&group.from),
                 escape(&group.to),
                 escape(&group.service),
                 group.flows,
                 escape(&group.outcomes()),
+                escape(&group.span()),
                 misses.concat(),
             );
         }
@@ -282,6 +290,13 @@ impl Page<'_> {
         };
         let says = row.says.as_ref();
         let mut reason = escape(&row.reason());
+        let standing = row.standing();
+        if !standing.is_empty() {
+            if !reason.is_empty() {
+                reason.push_str("; ");
+            }
+            reason.push_str(&escape(&standing));
+        }
         if row.ticket.is_some() {
             let _ = write!(reason, " <a href=\"#ticket-{number}\">ticket</a>");
         }
@@ -378,7 +393,11 @@ fn service(line: &ServiceLine) -> String {
             line.flows, line.answered, line.failed
         );
     }
-    let seen = [("first", &line.first_seen), ("last", &line.last_seen)];
+    let seen = [
+        ("since", &line.since),
+        ("first", &line.first_seen),
+        ("last", &line.last_seen),
+    ];
     for (what, time) in seen {
         if let Some(time) = time {
             let _ = write!(text, "; {what} {}", escape(time));

@@ -18,7 +18,8 @@ pub fn render(report: &Report, fail_on: &[FailOn]) -> String {
                 .requirements
                 .iter()
                 .filter(|row| row.system == system.id);
-            let cases = rows.map(|row| (row.requirement.clone(), of_row(row, fail_on)));
+            let since = report.unwatched_since.as_deref();
+            let cases = rows.map(|row| (row.requirement.clone(), of_row(row, since, fail_on)));
             (system.id.clone(), cases.collect())
         })
         .collect();
@@ -87,6 +88,7 @@ fn properties(report: &Report, out: &mut String) {
         ("site", report.site.as_deref()),
         ("since", report.since.as_deref()),
         ("until", report.until.as_deref()),
+        ("unwatched_since", report.unwatched_since.as_deref()),
         ("lost", losses.as_deref()),
     ];
     out.push_str("    <properties>\n");

@@ -61,7 +61,7 @@ fn number(number: Option<u64>) -> Value {
 }
 
 /// The lines of a requirement: one a service, or one if it has none.
-fn row_lines(row: &Row) -> Vec<Vec<Value>> {
+fn row_lines(row: &Row, unwatched_since: Option<&str>) -> Vec<Vec<Value>> {
     let services: Vec<Option<&crate::export::requirement_line::ServiceLine>> =
         if row.services.is_empty() {
             vec![None]
@@ -74,6 +74,13 @@ fn row_lines(row: &Row) -> Vec<Vec<Value>> {
         .map(|service| {
             let of_row = service.is_none_or(|service| service.state == row.state.name());
             let cause = service.map_or(row.cause.as_deref(), |service| service.cause.as_deref());
+            let ask = row.ticket.as_ref().filter(|_| of_row);
+            let as_of =
+                unwatched_since.map(|time| format!("as of {time}: nobody has watched since"));
+            let detail: Vec<String> = [ask.map(|ticket| ticket.ask.clone()), as_of]
+                .into_iter()
+                .flatten()
+                .collect();
             vec![
                 "requirement".into(),
                 row.id.as_str().into(),
@@ -102,11 +109,7 @@ fn row_lines(row: &Row) -> Vec<Vec<Value>> {
                 number(says.and_then(|says| says.row).map(u64::from)),
                 says.and_then(|says| says.application.as_deref()).into(),
                 says.and_then(|says| says.purpose.as_deref()).into(),
-                row.ticket
-                    .as_ref()
-                    .filter(|_| of_row)
-                    .map(|ticket| ticket.ask.as_str())
-                    .into(),
+                detail.join("; ").as_str().into(),
             ]
         })
         .collect()
@@ -149,7 +152,11 @@ fn unexpected_line(group: &Unexpected) -> Vec<Value> {
 
 /// All lines of a report: requirements, then unexpected traffic.
 pub(super) fn lines(report: &Report) -> Vec<Vec<Value>> {
-    let rows = report.requirements.iter().flat_map(row_lines);
+    let since = report.unwatched_since.as_deref();
+    let rows = report
+        .requirements
+        .iter()
+        .flat_map(|row| row_lines(row, since));
     rows.chain(report.unexpected.iter().map(unexpected_line))
         .collect()
 }

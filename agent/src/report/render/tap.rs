@@ -10,10 +10,11 @@ use crate::report::model::{FailOn, Report};
 /// The report as TAP.
 #[must_use]
 pub fn render(report: &Report, fail_on: &[FailOn]) -> String {
+    let since = report.unwatched_since.as_deref();
     let rows = report
         .requirements
         .iter()
-        .map(|row| (row.id.as_str(), of_row(row, fail_on)));
+        .map(|row| (row.id.as_str(), of_row(row, since, fail_on)));
     let last = ("unexpected traffic", of_unexpected(report, fail_on));
     let mut out = format!("TAP version 14\n1..{}\n", report.requirements.len() + 1);
     if let Some(losses) = report.losses() {

@@ -19,6 +19,9 @@ pub fn render(report: &Report) -> String {
     } else if let Some(until) = &report.until {
         let _ = writeln!(out, "at {until}");
     }
+    if let Some(since) = &report.unwatched_since {
+        let _ = writeln!(out, "nobody watches: states are of {since}");
+    }
     let counts: Vec<String> = State::ALL
         .into_iter()
         .map(|state| (state, report.in_state(state)))
@@ -90,6 +93,10 @@ fn unexpected(report: &Report, out: &mut String) {
             );
             let _ = writeln!(out, "    {}", one_line(&ends));
         }
+        let span = group.span();
+        if !span.is_empty() {
+            let _ = writeln!(out, "    {}", one_line(&span));
+        }
         for miss in &group.near_misses {
             let _ = writeln!(
                 out,
@@ -118,11 +125,12 @@ fn requirements(report: &Report, out: &mut String) {
 }
 
 fn line(row: &Row, out: &mut String) {
-    let reason = row.reason();
-    let reason = if reason.is_empty() {
-        reason
+    let parts = [row.reason(), row.standing()];
+    let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    let reason = if parts.is_empty() {
+        String::new()
     } else {
-        format!(": {reason}")
+        format!(": {}", parts.join("; "))
     };
     let ends = row.says.as_ref().map_or_else(String::new, |says| {
         let necessity = if says.is_required() {

@@ -104,6 +104,7 @@ fn overview(report: &Report, book: &mut Workbook) -> Result<(), SheetError> {
         ("site", report.site.as_ref()),
         ("since", report.since.as_ref()),
         ("until", report.until.as_ref()),
+        ("unwatched since", report.unwatched_since.as_ref()),
     ] {
         if let Some(text) = text {
             sheet.texts(&[title, text], &plain)?;

@@ -59,6 +59,14 @@ impl Counts {
         }
     }
 
+    /// The part of decided flows that were answered, 0 to 1; nothing if none was decided.
+    #[must_use]
+    pub fn answered_ratio(&self) -> Option<f64> {
+        let decided = self.answered.saturating_add(self.failed);
+        #[expect(clippy::cast_precision_loss, reason = "a ratio needs no 53 bits")]
+        (decided > 0).then(|| self.answered as f64 / decided as f64)
+    }
+
     fn less(mut self, other: &Self) -> Self {
         for (count, by) in self.each(other) {
             *count = count.saturating_sub(by);
@@ -203,9 +211,7 @@ impl WindowFinding {
     /// The part of decided flows that were answered, 0 to 1; nothing if none was decided.
     #[must_use]
     pub fn answered_ratio(&self) -> Option<f64> {
-        let decided = self.flows.answered.saturating_add(self.flows.failed);
-        #[expect(clippy::cast_precision_loss, reason = "a ratio needs no 53 bits")]
-        (decided > 0).then(|| self.flows.answered as f64 / decided as f64)
+        self.flows.answered_ratio()
     }
 }
 
