@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 
-use super::Question;
+use super::question::Question;
 use super::seen::{Seen, Source};
 use crate::cli::snippet::visible;
 use crate::engine::flows::{Encoded, Query};

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use flowproof_common::state::Outcome;
 use serde::Serialize;
 
-use super::Question;
+use super::question::Question;
 use crate::capture::CaptureError;
 use crate::capture::file::CaptureFile;
 use crate::cli::replay::{Judged, replay};
