@@ -165,8 +165,8 @@ fn a_deployment_over_days() {
     let standing = scene.check(1, &["web silent", "db verified"]);
     assert_eq!(standing.rows[0].first_seen, Some(EPOCH + HOUR));
     // Failing lately, after it had worked.
-    scene.count("db", Outcome::Refused, 1);
-    let standing = scene.check(SECOND, &["web silent", "db degraded refused"]);
+    scene.count("db", Outcome::NoAnswer, 1);
+    let standing = scene.check(SECOND, &["web silent", "db degraded no_answer"]);
     let ratio = standing.rows[1].window.answered_ratio().unwrap();
     assert!(ratio > 0.9 && ratio < 1.0, "{ratio}");
 }
