@@ -26,7 +26,7 @@ use crate::matrix::compiled::Compiled;
 use crate::matrix::installed::MemberId;
 use crate::names::wall_time::shifted;
 use crate::verdict::near_miss::service_text;
-use crate::verdict::requirement::{Finding, Vantage, of_services};
+use crate::verdict::requirement::Vantage;
 use crate::verdict::vantage::{LossTotals, Losses, Sightline};
 use crate::verdict::window::{
     Absence, Change, Evidence, Gap, KeptService, KeptWatch, Look, Sample, ServiceWindow, Watch,
@@ -50,10 +50,8 @@ pub struct Row {
     pub window: WindowFinding,
     /// Totals since the counters began.
     pub totals: SlotTotals,
-    /// When a flow was seen first, over all restarts; nanoseconds since the Unix epoch.
-    pub first_seen: Option<u64>,
-    /// When a packet was seen last.
-    pub last_seen: Option<u64>,
+    /// When a packet was seen first and last, over all restarts; nanoseconds since the Unix epoch.
+    pub seen: Option<[u64; 2]>,
     /// The flow that failed last, in words, if one did.
     pub failed: Arc<str>,
 }
@@ -81,12 +79,9 @@ impl Standing {
         self.rows.get(place)
     }
 
-    /// The rows of a requirement, and what they come to.
-    #[must_use]
-    pub fn requirement(&self, keys: impl Iterator<Item = ServiceKey>) -> (Vec<&Row>, Finding) {
-        let rows: Vec<&Row> = keys.filter_map(|key| self.row(key)).collect();
-        let finding = of_services(rows.iter().map(|row| row.window.finding));
-        (rows, finding)
+    /// What is known of some of them.
+    pub fn of(&self, keys: impl Iterator<Item = ServiceKey>) -> impl Iterator<Item = &Row> {
+        keys.filter_map(|key| self.row(key))
     }
 }
 
@@ -97,7 +92,8 @@ struct Tracked {
     id: ServiceId,
     member: MemberId,
     window: ServiceWindow,
-    first_seen: Option<u64>,
+    /// First and last packet.
+    seen: Option<[u64; 2]>,
     /// What the last failure's text was made from.
     failure: Option<Event>,
     failed: Arc<str>,
@@ -107,7 +103,7 @@ struct Tracked {
 #[derive(Debug)]
 struct Departed {
     kept: KeptService,
-    first_seen: Option<u64>,
+    seen: Option<[u64; 2]>,
     failed: Arc<str>,
 }
 
@@ -136,7 +132,7 @@ impl Chronicle {
         let departed = remembered.services.into_iter().map(|service| {
             let departed = Departed {
                 kept: service.window,
-                first_seen: service.seen.map(|[first, _]| first),
+                seen: service.seen,
                 failed: service
                     .failure
                     .map_or_else(|| Arc::from(""), |failure| Arc::from(failure.evidence)),
@@ -207,18 +203,15 @@ impl Chronicle {
             );
             tracked.tell(failed, &view, offset);
             let change = tracked.window.observe(now, &sample, &self.watch);
-            if tracked.first_seen.is_none() {
-                tracked.first_seen = sample.evidence.last_attempt;
-            }
+            tracked.see(&sample.evidence, epoch(totals.traffic.last_seen, offset));
             if let Some(seen) = ServiceSeen::of(&change, &tracked.window, &tracked.failed) {
                 batch.services.insert(tracked.id.clone(), seen);
             }
             rows.push(Row {
                 key,
                 window: tracked.window.finding(now, &self.watch),
-                last_seen: epoch(totals.traffic.last_seen, offset),
                 totals,
-                first_seen: tracked.first_seen,
+                seen: tracked.seen,
                 failed: Arc::clone(&tracked.failed),
             });
         }
@@ -308,7 +301,7 @@ impl Chronicle {
                     key,
                     member: MemberId::of(&matrix.service_id(key)),
                     failure: None,
-                    first_seen: departed.as_ref().and_then(|departed| departed.first_seen),
+                    seen: departed.as_ref().and_then(|departed| departed.seen),
                     failed: departed
                         .as_ref()
                         .map_or_else(|| Arc::from(""), |departed| Arc::clone(&departed.failed)),
@@ -330,7 +323,7 @@ impl Chronicle {
         let leaving = at_hand.into_values().map(|tracked| {
             let departed = Departed {
                 kept: tracked.window.kept(),
-                first_seen: tracked.first_seen,
+                seen: tracked.seen,
                 failed: tracked.failed,
             };
             (tracked.id, departed)
@@ -361,6 +354,18 @@ impl Chronicle {
 }
 
 impl Tracked {
+    /// Notes when a flow began last and a packet passed last.
+    fn see(&mut self, evidence: &Evidence, packet: Option<u64>) {
+        let Some(begun) = evidence.last_attempt.or(packet) else {
+            return;
+        };
+        let last = packet.unwrap_or(begun).max(begun);
+        self.seen = Some(match self.seen {
+            Some([first, before]) => [first.min(begun), before.max(last)],
+            None => [begun, last],
+        });
+    }
+
     /// Puts the last failure into words, if it is another one.
     fn tell(&mut self, failed: Option<Event>, view: &View, offset: i128) {
         if let Some(event) = failed

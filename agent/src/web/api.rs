@@ -36,11 +36,10 @@ use crate::engine::actor::CommandError;
 use crate::engine::chronicle::Standing;
 use crate::engine::flows::{Flows, Query, QueryError};
 use crate::export::flow_line::{Facts, FlowLine, PENDING, time};
-use crate::export::requirement_line::{RequirementLine, ServiceLine};
+use crate::export::requirement_line::RequirementLine;
 use crate::flow::Span;
 use crate::matrix::ServiceKey;
 use crate::verdict::Explainer;
-use crate::verdict::requirement::Observation;
 
 /// `GET /api/v1/flows`
 pub(super) async fn flows(
@@ -231,23 +230,14 @@ fn write_requirements(standing: &Standing, wanted: &[String]) -> Result<String, 
                     requirement: index,
                     service,
                 });
-            let (rows, finding) = standing.requirement(keys);
-            let services = rows
-                .into_iter()
+            let services: Vec<_> = standing
+                .of(keys)
                 .map(|row| {
-                    let flows = row.window.flows;
-                    let mut observation = Observation::of_totals(
-                        [flows.begun, flows.answered, flows.failed, flows.one_way],
-                        None,
-                        None,
-                    );
-                    observation.first_seen = row.first_seen.map(to_milliseconds);
-                    observation.last_seen = row.last_seen.map(to_milliseconds);
-                    let finding = &row.window.finding;
-                    ServiceLine::new(matrix.service(row.key), finding, &observation)
+                    let seen = row.seen.map(|seen| seen.map(to_milliseconds));
+                    (matrix.service(row.key), row.window, seen)
                 })
                 .collect();
-            array.push(&RequirementLine::new(id, &finding, services))?;
+            array.push(&RequirementLine::over_window(id, &services))?;
         }
     }
     if let Some(id) = missing.first() {

@@ -240,8 +240,8 @@ fn requirements(page: &mut String, standing: &Standing, now: SystemTime) -> fmt:
             flows.begun,
             flows.answered,
             flows.failed,
-            row.last_seen
-                .map_or_else(String::new, |time| since(time, now)),
+            row.seen
+                .map_or_else(String::new, |[_, last]| since(last, now)),
         )?;
     }
     page.push_str("</table>");

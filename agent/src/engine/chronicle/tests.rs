@@ -112,7 +112,7 @@ impl Scene {
     fn remembered(&self) -> Remembered {
         let service = |tracked: &Tracked| ServiceRecord {
             id: tracked.id.clone(),
-            seen: tracked.first_seen.map(|first| [first, first]),
+            seen: tracked.seen,
             flows: Counts::default(),
             last_answer: None,
             failure: None,
@@ -163,7 +163,7 @@ fn a_deployment_over_days() {
     let left = HOUR - 2 * SECOND;
     scene.check(left, &["web verified", "db verified"]);
     let standing = scene.check(1, &["web silent", "db verified"]);
-    assert_eq!(standing.rows[0].first_seen, Some(EPOCH + HOUR));
+    assert_eq!(standing.rows[0].seen.unwrap()[0], EPOCH + HOUR);
     // Failing lately, after it had worked.
     scene.count("db", Outcome::NoAnswer, 1);
     let standing = scene.check(SECOND, &["web silent", "db degraded no_answer"]);
@@ -215,7 +215,7 @@ fn a_restart_remembers_and_says_whether_it_watched() {
     let mut after = Scene::resumed(before.remembered(), later, Absence::Unwatched);
     let standing = after.check(0, &["web verified", "db unknown not_watched"]);
     assert_eq!(standing.rows[0].window.flows.answered, 5);
-    assert_eq!(standing.rows[0].first_seen, Some(EPOCH + HOUR));
+    assert_eq!(standing.rows[0].seen.unwrap()[0], EPOCH + HOUR);
     after.check(22 * HOUR, &["web verified", "db unknown not_watched"]);
     after.check(3 * HOUR, &["web silent", "db silent"]);
 
