@@ -408,6 +408,20 @@ fn tells_what_was_seen() {
     assert_eq!((code, &json["seen"]["source"]), (Some(0), &json!("daemon")));
     assert_eq!(json["seen"]["flows"], 0);
     assert_eq!(json["seen"]["requirements"], json!(requirements));
+    let (code, text) = explain(&["--requirement", "app/web-to-db"]);
+    assert_eq!(code, Some(1), "{text}");
+    for part in [
+        "app/web-to-db: degraded (refused, at peer, medium confidence)",
+        "\n    by the daemon at http://",
+        "    4 flows, 3 answered, 1 failed\n",
+        "becomes verified again when a flow from `web` to `db`",
+        &format!(
+            "failed: 127.0.0.1 -> 127.0.0.1 tcp/{port}: 1 refused\n    1 SYN, answered by RST\n"
+        ),
+        "ask: the owner of the responder",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
     // With other files than the daemon's.
     fs::write(
         folder.join("s.yaml"),

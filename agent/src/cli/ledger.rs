@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use clap::ValueEnum;
 
-use crate::ledger::{self, ReadError, Reader};
+use crate::ledger::{self, ReadError, Reader, View};
 use crate::report::recalled::{AsOf, Recalled};
 
 /// The state directory of a daemon whose configuration names no other.
@@ -30,17 +30,16 @@ impl From<At> for AsOf {
     }
 }
 
-/// A ledger that is open, and its file.
-pub(super) fn open(named: &Path) -> Result<(Reader, PathBuf), ReadError> {
+/// What the ledger says, what `more` reads of it at the same moment, and its file.
+pub(super) fn recall<T>(
+    named: &Path,
+    at: At,
+    more: impl FnOnce(&View<'_>) -> rusqlite::Result<T>,
+) -> Result<(Recalled, T, PathBuf), ReadError> {
     let path = ledger::locate(named);
-    Ok((Reader::open_read_only(&path)?, path))
-}
-
-/// What the ledger says, and what it is called in words.
-pub(super) fn recall(named: &Path, at: At) -> Result<(Recalled, String), ReadError> {
-    let (mut reader, path) = open(named)?;
-    let recalled = reader.read(|view| Recalled::read(view, at.into(), now()))?;
-    Ok((recalled, format!("ledger {}", path.display())))
+    let (recalled, more) = Reader::open_read_only(&path)?
+        .read(|view| Ok((Recalled::read(view, at.into(), now())?, more(view)?)))?;
+    Ok((recalled, more, path))
 }
 
 /// Nanoseconds since the Unix epoch; 0 before it.

@@ -1,8 +1,8 @@
 //! `flowproof report`: what traffic showed of a matrix, in a capture, by a running daemon or by what a ledger keeps, for a change
 //! window, an audit or CI; or the matrix itself, as a sheet to work on or a page to read.
 
-mod capture;
-mod daemon;
+pub(super) mod capture;
+pub(super) mod daemon;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -149,9 +149,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let (evidence, complaints) = if let Some(url) = &arguments.daemon {
         (daemon::evidence(url)?, Vec::new())
     } else if let Some(named) = &arguments.ledger {
-        let (recalled, source) = recall(named, arguments.at)?;
+        let (recalled, (), path) = recall(named, arguments.at, |_| Ok(()))?;
         let evidence = Evidence {
-            source,
+            source: format!("ledger {}", path.display()),
             ..recalled.evidence(judged.explainer(), judged.deployed())
         };
         (evidence, Vec::new())

@@ -177,7 +177,9 @@ pub struct Says {
 }
 
 impl Says {
-    fn new(system: &System, row: &Requirement) -> Self {
+    /// Of a row of a system.
+    #[must_use]
+    pub fn new(system: &System, row: &Requirement) -> Self {
         Self {
             from: RoleName::new(system, row.from),
             to: RoleName::new(system, row.to),

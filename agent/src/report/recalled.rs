@@ -13,7 +13,7 @@ use flowproof_common::state::Outcome;
 
 use super::model::{Evidence, Unwatched};
 use super::ticket::{Failures, Path};
-use super::unexpected::{Groups, MOST_EACH, Unexpected};
+use super::unexpected::{Groups, MOST_EACH, NO_ROLE, Unexpected};
 use crate::export::flow_line::{NearMiss, time};
 use crate::export::requirement_line::RequirementLine;
 use crate::ledger::{HourCounts, HourKey, ServiceId, ServiceRecord, UnexpectedRecord, View};
@@ -321,7 +321,7 @@ impl Recalled {
                             }));
                     }
                     if fails && known.found.finding.state.name() == line.state {
-                        failing.insert((line.id.clone(), service.to_string()));
+                        failing.insert(format!("{}#{service}", line.id));
                     }
                     reported.insert(id);
                 }
@@ -394,22 +394,25 @@ impl Recalled {
             .collect();
     }
 
-    /// What is known of failed flows, by the ids of requirements; `failing` are requirements with their failing services.
-    fn failures(
+    /// What is known of failed flows in the window of these services (`system/requirement#service`), by the ids of their
+    /// requirements.
+    #[must_use]
+    pub fn failures(
         &self,
         explainer: &Explainer,
-        failing: &BTreeSet<(String, String)>,
+        failing: &BTreeSet<String>,
     ) -> BTreeMap<String, Failures> {
         let installed = explainer.installed();
         let matrix = &installed.compiled.matrix;
         let mut by_requirement: BTreeMap<String, Failures> = BTreeMap::new();
-        for (requirement, service) in failing {
-            let failures = by_requirement.entry(requirement.clone()).or_default();
+        for id in failing {
+            let (requirement, service) = id.split_once('#').unwrap_or((id, ""));
+            let failures = by_requirement.entry(requirement.to_owned()).or_default();
             let (system, row) = requirement.split_once('/').unwrap_or_default();
             let id = ServiceId {
                 system: system.to_owned(),
                 requirement: row.to_owned(),
-                service: service.clone(),
+                service: service.to_owned(),
             };
             let seen = self.services.get(&id).and_then(|record| {
                 let seen = record.failure.as_ref()?;
@@ -444,7 +447,8 @@ impl Recalled {
         paths.sort_by_key(|(_, flows, _, _)| std::cmp::Reverse(*flows));
         for (pair, _, path, covered) in paths {
             let mut told = BTreeSet::new();
-            for key in covered {
+            let failing = |key: &ServiceKey| failing.contains(&matrix.service_id(*key));
+            for key in covered.into_iter().filter(failing) {
                 let id = matrix.requirement_id(key.system, key.requirement);
                 let Some(failures) = by_requirement.get_mut(&id).filter(|_| told.insert(id)) else {
                     continue;
@@ -490,19 +494,23 @@ impl Recalled {
         }
     }
 
-    /// What the ledger has of unexpected flows that look like these; for who explains one flow.
+    /// The unexpected flows that were counted together with those between ends of these roles (`system/role`), also those
+    /// before the window.
     #[must_use]
-    pub fn unexpected_like(
+    pub fn unexpected_between(
         &self,
         explainer: &Explainer,
-        from: &str,
-        to: &str,
+        [from, to]: [&BTreeSet<String>; 2],
         protocol: u8,
         port: u16,
     ) -> Option<Unexpected> {
+        let has = |text: &str, roles: &BTreeSet<String>| {
+            let known: BTreeSet<&str> = text.split(',').filter(|role| *role != NO_ROLE).collect();
+            known.into_iter().eq(roles.iter().map(String::as_str))
+        };
         let record = self.unexpected.iter().find(|record| {
             let id = &record.id;
-            (id.from.as_str(), id.to.as_str(), id.protocol, id.port) == (from, to, protocol, port)
+            (id.protocol, id.port) == (protocol, port) && has(&id.from, from) && has(&id.to, to)
         })?;
         Some(unexpected(explainer, record).0)
     }

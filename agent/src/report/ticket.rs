@@ -347,8 +347,9 @@ fn place_in_words(place: Option<&str>) -> String {
     }
 }
 
-/// Whom to ask for what.
-fn ask(cause: Option<&str>, place: Option<&str>) -> String {
+/// Whom to ask for what, by the cause and the place of a failure.
+#[must_use]
+pub fn ask(cause: Option<&str>, place: Option<&str>) -> String {
     let hop = place.and_then(|place| place.strip_prefix("hop "));
     match (cause, place, hop) {
         (Some("prohibited"), _, Some(hop)) => format!(

@@ -16,7 +16,7 @@ const MOST_GROUPS: usize = 500;
 /// Addresses of an end, and near misses, that a group is told with.
 pub const MOST_EACH: usize = 8;
 /// In place of roles where there are none, as in the metrics.
-const NO_ROLE: &str = "~unbound";
+pub const NO_ROLE: &str = "~unbound";
 /// The rest, as in the metrics.
 const OTHER: &str = "~other";
 
@@ -34,7 +34,7 @@ pub struct Counted {
 }
 
 /// Unexpected flows between the same roles to the same service.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unexpected {
     /// Roles of the initiator.
     pub from: String,

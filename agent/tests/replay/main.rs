@@ -4,6 +4,7 @@
 
 mod captures;
 mod contract;
+mod explained;
 mod files;
 mod ledger;
 mod report;

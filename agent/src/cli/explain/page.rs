@@ -81,7 +81,7 @@ impl Page<'_> {
         match self.seen {
             None => writeln!(
                 out,
-                "what was seen of it was not asked for: --capture FILE looks into captures, --daemon asks a running daemon"
+                "what was seen of it was not asked for: --capture FILE looks into captures, --ledger into what a daemon wrote down, --daemon asks a running daemon"
             ),
             Some(seen) => seen.text(out),
         }
@@ -405,7 +405,7 @@ mod tests {
             text.ends_with(
                 "no requirement covers it\n\
                  near miss (other port): s/web#tcp/443: tcp/443 is allowed from `client` to `server`, tcp/8443 is not\n\
-                 what was seen of it was not asked for: --capture FILE looks into captures, --daemon asks a running daemon\n"
+                 what was seen of it was not asked for: --capture FILE looks into captures, --ledger into what a daemon wrote down, --daemon asks a running daemon\n"
             ),
             "{text}"
         );

@@ -1,4 +1,5 @@
-//! What was seen of a flow and of the requirements that cover it, in a capture or by a running daemon.
+//! What was seen of a flow and of the requirements that cover it, in a capture, by a running daemon, or by one that wrote it
+//! down in its ledger.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,11 +12,13 @@ use serde::Serialize;
 use super::question::Question;
 use crate::capture::CaptureError;
 use crate::capture::file::CaptureFile;
+use crate::cli::ledger::At;
 use crate::cli::replay::{Judged, replay};
 use crate::cli::snippet::{counted, visible};
 use crate::engine::flows::{Filter, QueryError, Tally};
 use crate::export::flow_line::time;
 use crate::export::requirement_line::RequirementLine;
+use crate::report::unexpected::Unexpected;
 
 /// Unlike pieces of evidence that are kept.
 const EVIDENCE: usize = 5;
@@ -27,6 +30,28 @@ pub(super) enum Source {
     Capture,
     /// The daemon at this URL.
     Daemon(String),
+    /// The ledger in this file.
+    Ledger(String),
+}
+
+impl Source {
+    /// The name in JSON.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Capture => "capture",
+            Self::Daemon(_) => "daemon",
+            Self::Ledger(_) => "ledger",
+        }
+    }
+
+    /// Where, after "seen".
+    pub(super) fn place(&self) -> String {
+        match self {
+            Self::Capture => "in the capture".to_owned(),
+            Self::Daemon(url) => format!("by the daemon at {}", visible(url)),
+            Self::Ledger(path) => format!("in the ledger {}", visible(path)),
+        }
+    }
 }
 
 /// What was seen.
@@ -38,14 +63,16 @@ pub(super) struct Seen {
     pub(super) flows: u64,
     /// How many of them by outcome; none that is 0.
     pub(super) by_outcome: BTreeMap<String, u64>,
-    /// The first packet of the first, RFC 3339.
+    /// The first packet of the first, RFC 3339; of a ledger, the begin of its hour.
     pub(super) first_seen: Option<String>,
-    /// The last packet of the last.
+    /// The last packet of the last; of a ledger, the begin of its hour.
     pub(super) last_seen: Option<String>,
     /// What their outcomes rest on.
     pub(super) evidence: Vec<String>,
     /// The requirements that cover it.
     pub(super) requirements: Vec<RequirementLine>,
+    /// What a ledger counted together with it, if it is unexpected.
+    pub(super) unexpected: Option<Unexpected>,
     /// What makes the rest doubtful.
     pub(super) notes: Vec<String>,
 }
@@ -61,6 +88,7 @@ impl Seen {
             last_seen: None,
             evidence: Vec::new(),
             requirements: Vec::new(),
+            unexpected: None,
             notes: Vec::new(),
         }
     }
@@ -124,12 +152,11 @@ impl Seen {
 
     /// For people.
     pub(super) fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let (place, now) = match &self.source {
-            Source::Capture => ("in the capture".to_owned(), ""),
-            Source::Daemon(url) => (
-                format!("by the daemon at {}", visible(url)),
-                " in its tables now",
-            ),
+        let place = self.source.place();
+        let (now, at) = match &self.source {
+            Source::Capture => ("", "at"),
+            Source::Daemon(_) => (" in its tables now", "at"),
+            Source::Ledger(_) => ("", "in the hour from"),
         };
         match (&self.source, self.flows) {
             (Source::Capture, 0) => writeln!(out, "the capture has no such flow")?,
@@ -138,6 +165,9 @@ impl Seen {
                 "the daemon at {} has no such flow in its tables now; flows that end leave them after 5 s to 2 min",
                 visible(url)
             )?,
+            (Source::Ledger(path), 0) => {
+                writeln!(out, "the ledger {} has no such flow", visible(path))?
+            }
             (_, flows) => {
                 let outcomes: Vec<String> = self
                     .by_outcome
@@ -152,7 +182,7 @@ impl Seen {
                 for (what, time) in [("first", &self.first_seen), ("last", &self.last_seen)] {
                     if let Some(time) = time {
                         // Writing to a string can't fail.
-                        let _ = write!(line, ", {what} at {time}");
+                        let _ = write!(line, ", {what} {at} {time}");
                     }
                 }
                 writeln!(out, "{}", visible(&line))?;
@@ -166,6 +196,12 @@ impl Seen {
             let reason = requirement.reason();
             if !reason.is_empty() {
                 let _ = write!(line, " ({})", words(&reason));
+            }
+            if let Some(ratio) = requirement.ratio {
+                let _ = write!(line, ", {:.0} % answered", ratio * 100.0);
+            }
+            if let Some(since) = &requirement.since {
+                let _ = write!(line, ", since {since}");
             }
             writeln!(out, "{}", visible(&line))?;
             for service in &requirement.services {
@@ -186,6 +222,24 @@ impl Seen {
                 writeln!(out, "{}", visible(&line))?;
             }
         }
+        if let Some(group) = &self.unexpected {
+            let line = format!(
+                "flows from {} to {} on {} {place}: {} in all ({}), {}",
+                group.from,
+                group.to,
+                group.service,
+                flow_count(group.flows),
+                group.outcomes(),
+                group.span()
+            );
+            writeln!(out, "{}", visible(&line))?;
+            let line = format!(
+                "    lately {} -> {}",
+                group.initiators.join(", "),
+                group.responders.join(", ")
+            );
+            writeln!(out, "{}", visible(&line))?;
+        }
         for note in &self.notes {
             writeln!(out, "note: {}", visible(note))?;
         }
@@ -195,26 +249,24 @@ impl Seen {
     /// For programs.
     pub(super) fn view(&self) -> SeenView<'_> {
         SeenView {
-            source: match self.source {
-                Source::Capture => "capture",
-                Source::Daemon(_) => "daemon",
-            },
+            source: self.source.name(),
             flows: self.flows,
             by_outcome: &self.by_outcome,
             first_seen: self.first_seen.as_deref(),
             last_seen: self.last_seen.as_deref(),
             evidence: &self.evidence,
             requirements: &self.requirements,
+            unexpected: self.unexpected.as_ref(),
             notes: &self.notes,
         }
     }
 }
 
-fn words(name: &str) -> String {
+pub(super) fn words(name: &str) -> String {
     name.replace('_', " ")
 }
 
-fn flow_count(flows: u64) -> String {
+pub(super) fn flow_count(flows: u64) -> String {
     counted(usize::try_from(flows).unwrap_or(usize::MAX), "flow")
 }
 
@@ -228,16 +280,18 @@ pub(super) struct SeenView<'a> {
     last_seen: Option<&'a str>,
     evidence: &'a [String],
     requirements: &'a [RequirementLine],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unexpected: Option<&'a Unexpected>,
     notes: &'a [String],
 }
 
 /// Where to look for what was seen.
 #[derive(Debug, clap::Args)]
 pub(super) struct Look {
-    /// Capture files (pcap or pcapng) to look for the flow in, or - for standard input
+    /// Capture files (pcap or pcapng) to look into, or - for standard input
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "daemon")]
     pub(super) capture: Vec<PathBuf>,
-    /// Ask a running daemon what it sees of the flow
+    /// Ask a running daemon what it sees
     #[arg(
         long,
         value_name = "URL",
@@ -246,4 +300,23 @@ pub(super) struct Look {
         default_missing_value = super::daemon::DEFAULT_URL
     )]
     pub(super) daemon: Option<String>,
+    /// Look into a ledger, named by its file or by the daemon's state directory [default: /var/lib/flowproof]; write
+    /// `--ledger=PATH` if a flow follows
+    #[arg(
+        long,
+        value_name = "PATH",
+        num_args = 0..=1,
+        default_missing_value = crate::cli::ledger::DEFAULT,
+        conflicts_with_all = ["capture", "daemon"]
+    )]
+    pub(super) ledger: Option<PathBuf>,
+    /// The moment that the states of a ledger are of
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        requires = "ledger",
+        default_value_t
+    )]
+    pub(super) at: At,
 }

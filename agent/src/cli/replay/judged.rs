@@ -10,12 +10,12 @@ use crate::export::requirement_line::{RequirementLine, ServiceLine};
 use crate::matrix::compile::HostAddresses;
 use crate::matrix::compiled::Compiled;
 use crate::matrix::installed::{Installed, SlotDirectory};
-use crate::matrix::{Matrix, Necessity, ServiceKey, SystemIndex};
+use crate::matrix::{Matrix, Necessity, Requirement, Service, ServiceKey, SystemIndex};
 use crate::names::Namer;
 use crate::site::Site;
 use crate::site::tags::{self, TagBook, TagOptions, TagReading};
 use crate::verdict::Explainer;
-use crate::verdict::requirement::{Finding, Observation, Resolution, of_services};
+use crate::verdict::requirement::{Finding, Observation, Resolution, Vantage, of_services};
 use crate::verdict::vantage::{Losses, Sightline};
 
 use super::gather::{Flow, observe};
@@ -128,16 +128,42 @@ impl Judged {
         &self.explainer
     }
 
-    /// The requirements of the deployed systems with their states, in the order of the files.
-    pub(in crate::cli) fn rows(&self, flows: &[Flow], lossy: Losses) -> Vec<Row> {
-        let observations = observe(flows, &self.installed);
-        let sightline = Sightline::new(
+    /// What could be seen of a requirement's service, if all of the traffic that the site observes is captured.
+    pub(in crate::cli) fn vantage(
+        &self,
+        system: SystemIndex,
+        requirement: &Requirement,
+        service: Service,
+    ) -> Vantage {
+        self.sightline(Losses::default())
+            .of(system, requirement, service)
+    }
+
+    /// Whether nobody owes an answer to the flows of a requirement's service.
+    pub(in crate::cli) fn is_unanswerable(
+        &self,
+        system: SystemIndex,
+        requirement: &Requirement,
+        service: Service,
+    ) -> bool {
+        self.sightline(Losses::default())
+            .is_unanswerable(system, requirement, service)
+    }
+
+    fn sightline(&self, lossy: Losses) -> Sightline {
+        Sightline::new(
             &self.installed.compiled,
             &self.names,
             &self.observe,
             false,
             lossy,
-        );
+        )
+    }
+
+    /// The requirements of the deployed systems with their states, in the order of the files.
+    pub(in crate::cli) fn rows(&self, flows: &[Flow], lossy: Losses) -> Vec<Row> {
+        let observations = observe(flows, &self.installed);
+        let sightline = self.sightline(lossy);
         let mut rows = Vec::new();
         for &system in &self.deployed {
             for (index, requirement) in self.matrix().system(system).indexed_requirements() {

@@ -15,7 +15,7 @@ use flowproof_common::classify::Verdict;
 const MOST_FAILED: usize = 1_000;
 
 /// Judges the files as far as they can be read.
-pub(super) fn evidence(files: Vec<CaptureFile>, judged: &mut Judged) -> Found {
+pub(in crate::cli) fn evidence(files: Vec<CaptureFile>, judged: &mut Judged) -> Found {
     let Replayed {
         flows,
         totals,

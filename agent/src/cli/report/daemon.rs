@@ -101,7 +101,7 @@ async fn ask(daemon: &Remote) -> Result<Evidence, AskError> {
 }
 
 /// The flows that a path lists; how many there are, how many are listed, and how many wait for a name; and when it was.
-async fn listing(
+pub(in crate::cli) async fn listing(
     daemon: &Remote,
     path: &str,
     when: &mut Option<String>,
