@@ -21,6 +21,11 @@ pub struct Link {
     pub up: bool,
     /// Whether it is the host's loopback.
     pub loopback: bool,
+    /// Whether it is a port of a bridge, so that others' frames pass.
+    pub bridge_port: bool,
+    /// Whether somebody switched it to take others' frames (`ip link set promisc on`). A capture that does so for itself
+    /// is none: the kernel leaves it out of the flags (`dev_get_flags` in net/core/dev.c).
+    pub promiscuous: bool,
 }
 
 /// What was asked for.
@@ -217,10 +222,14 @@ mod message {
     const NEW_LINK: u16 = 16;
     const DUMP_INTERRUPTED: u16 = 0x10;
     const IFLA_IFNAME: u16 = 3;
+    const IFLA_LINKINFO: u16 = 18;
+    /// The kind of what the link is a port of, within [`IFLA_LINKINFO`].
+    const IFLA_INFO_SLAVE_KIND: u16 = 4;
     /// Flags in the upper bits of an attribute's type (`NLA_F_NESTED`, `NLA_F_NET_BYTEORDER`).
     const ATTRIBUTE_TYPE: u16 = 0x3fff;
     const UP: u32 = 1;
     const LOOPBACK: u32 = 8;
+    const PROMISCUOUS: u32 = 0x100;
 
     /// `RTM_GETLINK` with `NLM_F_REQUEST | NLM_F_DUMP` and an `ifinfomsg` of any family.
     pub(super) const DUMP_LINKS: [u8; HEADER + IFINFO] = {
@@ -294,23 +303,37 @@ mod message {
     fn read_link(body: &[u8]) -> Option<Link> {
         let index = u32_at(body, 4)?;
         let flags = u32_at(body, 8)?;
-        let mut attributes = body.get(IFINFO..)?;
+        let attributes = body.get(IFINFO..)?;
+        let name = text(attribute(attributes, IFLA_IFNAME)?);
+        let port_of = attribute(attributes, IFLA_LINKINFO)
+            .and_then(|info| attribute(info, IFLA_INFO_SLAVE_KIND));
+        Some(Link {
+            interface: Interface {
+                index,
+                name: String::from_utf8_lossy(name).into_owned(),
+            },
+            up: flags & UP != 0,
+            loopback: flags & LOOPBACK != 0,
+            bridge_port: port_of.is_some_and(|kind| text(kind) == b"bridge"),
+            promiscuous: flags & PROMISCUOUS != 0,
+        })
+    }
+
+    /// The first attribute of a kind.
+    fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
         while let (Some(length), Some(kind)) = (u16_at(attributes, 0), u16_at(attributes, 2)) {
             let value = attributes.get(4..length as usize)?;
-            if kind & ATTRIBUTE_TYPE == IFLA_IFNAME {
-                let text = value.split(|byte| *byte == 0).next()?;
-                return Some(Link {
-                    interface: Interface {
-                        index,
-                        name: String::from_utf8_lossy(text).into_owned(),
-                    },
-                    up: flags & UP != 0,
-                    loopback: flags & LOOPBACK != 0,
-                });
+            if kind & ATTRIBUTE_TYPE == wanted {
+                return Some(value);
             }
             attributes = attributes.get((length as usize).next_multiple_of(4)..)?;
         }
         None
+    }
+
+    /// Up to the byte that ends a text.
+    fn text(bytes: &[u8]) -> &[u8] {
+        bytes.split(|byte| *byte == 0).next().unwrap_or_default()
     }
 
     #[cfg(test)]
@@ -328,6 +351,47 @@ mod message {
             bytes.extend(body);
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             bytes
+        }
+
+        fn padded(kind: u16, value: &[u8]) -> Vec<u8> {
+            let mut bytes = u16::try_from(4 + value.len())
+                .unwrap()
+                .to_ne_bytes()
+                .to_vec();
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes
+        }
+
+        /// A port of a bridge, or of something else.
+        fn port(name: &str, of: &str, flags: u32) -> Vec<u8> {
+            let kind = padded(1, b"veth\0");
+            let slave = padded(IFLA_INFO_SLAVE_KIND, &[of.as_bytes(), &[0]].concat());
+            let mut body = vec![0; 4];
+            body.extend(7_u32.to_ne_bytes());
+            body.extend(flags.to_ne_bytes());
+            body.extend([0; 4]);
+            body.extend(padded(IFLA_IFNAME, &[name.as_bytes(), &[0]].concat()));
+            body.extend(padded(IFLA_LINKINFO | 0x8000, &[kind, slave].concat()));
+            part(NEW_LINK, 2, &body)
+        }
+
+        #[test]
+        fn knows_whose_frames_pass() {
+            let mut links = Vec::new();
+            for message in [
+                port("a", "bridge", UP),
+                port("b", "bond", PROMISCUOUS),
+                link(1, UP, "c"),
+            ] {
+                read_links(&message, &mut links);
+            }
+            let got: Vec<_> = links
+                .iter()
+                .map(|link| (link.bridge_port, link.promiscuous))
+                .collect();
+            assert_eq!(got, [(true, false), (false, true), (false, false)]);
         }
 
         fn link(index: u32, flags: u32, name: &str) -> Vec<u8> {
@@ -378,8 +442,9 @@ mod message {
                 fn reading_never_panics(bytes: Vec<u8>, cut in 0_usize..64) {
                     let mut links = Vec::new();
                     let _ = read_links(&bytes, &mut links);
-                    let valid = link(1, UP, "eth0");
-                    let _ = read_links(&valid[..cut.min(valid.len())], &mut links);
+                    for valid in [link(1, UP, "eth0"), port("eth0", "bridge", UP)] {
+                        let _ = read_links(&valid[..cut.min(valid.len())], &mut links);
+                    }
                 }
             }
         }
@@ -398,6 +463,8 @@ mod tests {
             },
             up,
             loopback: name == "lo",
+            bridge_port: false,
+            promiscuous: false,
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! `actor` is that thread, `unexpected` what it counts beside the back end's totals, `health` what it says of itself,
 //! `states` what that comes to for each requirement, `flows` looks through the tables for who asks, `told` keeps what events
-//! said of them, `policy` reads what it judges by, `links` follows interfaces, `resolver` asks for names, `name_file` keeps
+//! said of them, `policy` reads what it judges by, `links` follows interfaces, `sight` tells whose traffic comes by, `resolver` asks for names, `name_file` keeps
 //! them over a restart. `daemon` starts and ends it all in the right order.
 
 pub mod actor;
@@ -19,6 +19,7 @@ mod name_file;
 pub mod policy;
 pub mod recorder;
 pub mod resolver;
+pub mod sight;
 pub mod states;
 mod told;
 pub mod unexpected;
