@@ -5,6 +5,7 @@ mod drops;
 mod ending;
 mod flood;
 mod interfaces;
+mod ledger;
 mod names;
 mod reload;
 mod replay;
