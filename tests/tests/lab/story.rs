@@ -154,7 +154,8 @@ fn story(test: &str, backend: Backend) -> Result<()> {
         },
     )?;
     let deployment = Deployment::start(&lab)?;
-    let tell = |daemon: &Daemon, step: &str| report(&lab, daemon, backend, step);
+    let source = format!("--daemon=http://{LISTEN}");
+    let tell = |daemon: &Daemon, step: &str| hold(&lab, daemon, backend, step, &source);
 
     let nothing = "browse silent, call silent, resolve silent, query silent, backup silent";
     wait(&daemon, nothing)?;
@@ -241,7 +242,11 @@ fn story(test: &str, backend: Backend) -> Result<()> {
         stopped.elapsed()
     );
     tell(&daemon, "6-silent")?;
-    Ok(())
+
+    // What the ledger tells when nobody is left to ask.
+    thread::sleep(Duration::from_secs(5));
+    daemon.kill()?;
+    hold(&lab, &daemon, backend, "7-ledger", "--ledger=state")
 }
 
 /// Waits until each of the two blocked rows has failed so many times more; how often that was in all.
@@ -313,13 +318,13 @@ fn wait(daemon: &Daemon, expected: &str) -> Result<()> {
     }
 }
 
-/// Holds the report to its golden file.
-fn report(lab: &Routed, daemon: &Daemon, backend: Backend, step: &str) -> Result<()> {
+/// Holds a report from `source` to its golden file.
+fn hold(lab: &Routed, daemon: &Daemon, backend: Backend, step: &str, source: &str) -> Result<()> {
     let mut command = Command::new(binary());
     command
         .current_dir(daemon.folder())
         .args(["report", "--matrix", "matrix.yaml", "--site", "site.yaml"])
-        .arg(format!("--daemon=http://{LISTEN}"));
+        .arg(source);
     let output = lab
         .router
         .run(|| run_to_end(&mut command, Duration::from_secs(20)))?;
