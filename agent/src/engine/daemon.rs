@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use ipnet::IpNet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -17,6 +18,7 @@ use super::links::{self, Wanted};
 use super::name_file;
 use super::policy::{self, Policy, PolicyError};
 use super::resolver::{Resolution, exact_names};
+use super::sight;
 use crate::capture::interfaces::{self, LinkWatch, Selection};
 use crate::capture::open::Opened;
 use crate::capture::{CaptureError, Interface};
@@ -38,6 +40,8 @@ const END_LIMIT: Duration = Duration::from_millis(4_500);
 const ADDRESSES_SETTLE: Duration = Duration::from_secs(1);
 /// How often names are kept, for a daemon that is killed.
 const KEEP_NAMES: Duration = Duration::from_secs(60);
+/// How often is looked whether this host forwards, bridges or listens to others.
+const LOOK_AROUND: Duration = Duration::from_secs(10);
 /// How long that may take at the end.
 const KEEP_LIMIT: Duration = Duration::from_millis(1_500);
 /// How long the last write of the ledger may take.
@@ -342,6 +346,10 @@ struct Daemon {
     /// Told when this host's addresses may have changed.
     addresses_changed: Arc<Notify>,
     own: Vec<IpAddr>,
+    /// What the site says is seen from here.
+    observe: Vec<IpNet>,
+    /// What is seen from here by all that is known, when it was looked at last.
+    sight: Option<Vec<IpNet>>,
     built_in: bool,
     /// Asks for names, if it is to.
     resolution: Option<Resolution>,
@@ -412,11 +420,9 @@ fn start(
         config.ledger.window,
         absence,
     ));
-    evidence.set_observe(policy.observe.clone());
     site.set_tags(policy.tags.status.clone());
     // Set once: nobody else has the cell.
     let _ = site.evidence.set(Arc::clone(&evidence));
-    tokio::spawn(Arc::clone(&evidence).follow());
     let wanted = Arc::new(Wanted::new(selection));
     let addresses_changed = Arc::new(Notify::new());
     tokio::spawn(links::follow(
@@ -437,6 +443,8 @@ fn start(
         wanted,
         addresses_changed,
         own,
+        observe: policy.observe.clone(),
+        sight: None,
         built_in: policy.built_in,
         resolution: None,
         answers,
@@ -447,7 +455,9 @@ fn start(
         backend,
         why,
     };
+    daemon.look_around();
     daemon.ask_for_names();
+    tokio::spawn(Arc::clone(&daemon.evidence).follow());
     Ok(daemon)
 }
 
@@ -497,6 +507,8 @@ impl Daemon {
         let first = tokio::time::Instant::now() + KEEP_NAMES;
         let mut keep_names = tokio::time::interval_at(first, KEEP_NAMES);
         keep_names.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look_around = tokio::time::interval(LOOK_AROUND);
+        look_around.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let addresses_changed = Arc::clone(&self.addresses_changed);
             let Signals {
@@ -509,6 +521,7 @@ impl Daemon {
                     _ = hang_up.recv() => self.reload().await,
                     () = addresses_changed.notified() => self.follow_addresses().await,
                     _ = keep_names.tick() => self.keep_names().await,
+                    _ = look_around.tick() => self.look_around(),
                 }
             };
             // A reload under way does not keep the daemon from ending.
@@ -518,6 +531,30 @@ impl Daemon {
                 _ = interrupt.recv() => return,
             }
         }
+    }
+
+    /// Finds out whose traffic comes by, which the host's role decides unless the site says it.
+    fn look_around(&mut self) {
+        let facts = sight::Facts::read().unwrap_or_default();
+        let own = interfaces::own_addresses().unwrap_or_default();
+        let now = sight::effective(&self.observe, &facts, &own);
+        if self.sight.as_ref() == Some(&now) {
+            return;
+        }
+        let only_own = self.observe.is_empty() && !now.is_empty();
+        let before = self.sight.replace(now.clone());
+        // Addresses come and go; that alone is no news.
+        if before.is_none_or(|before| before.is_empty() == only_own) {
+            if only_own {
+                tracing::info!(
+                    "this host neither forwards nor bridges, and no interface is promiscuous: rows between other hosts are \
+                     unobservable until a flow shows otherwise; `observe:` in the site file says what comes by here"
+                );
+            } else {
+                tracing::debug!("what is seen from here: {now:?}; nothing means all");
+            }
+        }
+        self.evidence.set_observe(now);
     }
 
     /// Keeps the names that are known, unless nothing changed since they were kept last. What fails is said once.
@@ -597,11 +634,12 @@ impl Daemon {
             .map_err(|_| ReloadError::BrokenOff)??;
         self.engine.install(Arc::clone(&matrix)).await?;
         self.matrix = matrix;
-        self.evidence.set_observe(policy.observe.clone());
+        self.observe.clone_from(&policy.observe);
         self.site.set_tags(policy.tags.status.clone());
         let tags = policy.tags.clone();
         tokio::task::spawn_blocking(move || keep_tags(&tags));
         self.own = own;
+        self.look_around();
         self.built_in = policy.built_in;
         report_policy(&policy);
         self.wanted.set(selection(&config, &policy));

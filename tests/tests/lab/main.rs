@@ -11,6 +11,7 @@ mod reload;
 mod replay;
 mod report;
 mod story;
+mod vantage;
 mod verdicts;
 
 use std::time::Duration;
