@@ -1,6 +1,7 @@
 //! `flowproof replay`: judges capture files and prints every flow, every requirement and a summary.
 
 mod gather;
+mod hours;
 mod judged;
 mod lines;
 mod text;
@@ -27,6 +28,7 @@ use gather::{Flow, Gatherer};
 use judged::Row;
 use lines::SummaryLine;
 
+pub(in crate::cli) use hours::hours;
 pub(super) use judged::Judged;
 
 /// Arguments of `flowproof replay`.
