@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod draft;
 pub mod engine;
 pub mod export;
 pub mod finding;

@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::capture::CaptureError;
+use crate::draft::DraftError;
 use crate::engine::daemon::{ConfigError, DaemonError};
 use crate::import::ImportError;
 use crate::ledger::ReadError;
@@ -101,6 +102,9 @@ pub enum Error {
     /// Some input could not be read to its end; the result is that of the rest.
     #[error("{}", listed(.0))]
     Partly(Vec<CaptureError>),
+    /// Nothing can be judged by the draft of a matrix.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
     /// The daemon has no configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -1,5 +1,7 @@
-//! `flowproof replay`: judges capture files and prints every flow, every requirement and a summary.
+//! `flowproof replay`: judges capture files and prints every flow, every requirement and a summary; and with a draft of the
+//! matrix, what that would change, also for the flows of a ledger.
 
+mod draft;
 mod gather;
 mod hours;
 mod judged;
@@ -7,7 +9,8 @@ mod lines;
 mod text;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -17,6 +20,7 @@ use super::{Error, Format, Outcome, print};
 use crate::capture::file::{CaptureFile, open_all};
 use crate::capture::replay::Replay;
 use crate::capture::{Capture as _, CaptureError, Progress, Snapshot};
+use crate::draft::{DraftReport, Judge};
 use crate::export::flow_line::{FlowLine, verdict_name};
 use crate::flow::{Limits, Span};
 use crate::names;
@@ -24,6 +28,7 @@ use crate::verdict::requirement::State;
 use crate::verdict::vantage::Losses;
 use flowproof_common::classify::Verdict;
 
+use draft::DraftArguments;
 use gather::{Flow, Gatherer};
 use judged::Row;
 use lines::SummaryLine;
@@ -49,10 +54,12 @@ pub(super) struct Arguments {
     site: Option<PathBuf>,
     #[command(flatten)]
     tags: TagArguments,
+    #[command(flatten)]
+    draft: DraftArguments,
     /// How to print the result
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// Print only the summary
+    /// Print only the summary, and what a draft would change
     #[arg(long)]
     quiet: bool,
     /// End with exit code 1 if there is any of these
@@ -69,6 +76,8 @@ enum FailOn {
     Blocked,
     /// A required requirement that could be seen and was never attempted
     Silent,
+    /// A flow that the draft does not expect, though the matrix in force has nothing against it
+    NewlyUnexpected,
 }
 
 /// All that a replay found.
@@ -77,46 +86,93 @@ struct Found {
     flows: Vec<Flow>,
     rows: Vec<Row>,
     summary: SummaryLine,
+    draft: Option<DraftReport>,
+}
+
+/// The paths of a command line.
+struct Paths {
+    matrix: Vec<PathBuf>,
+    draft: Vec<PathBuf>,
+    files: Vec<PathBuf>,
 }
 
 impl Arguments {
-    /// Matrix files and capture files. The list after `--matrix` has no end of its own, so that it may run into the
-    /// capture files: after its first, a path is a matrix if it is a folder or is named like one.
-    fn paths(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
-        let is_matrix = |path: &PathBuf| {
-            path.is_dir()
-                || path
-                    .extension()
-                    .is_some_and(|extension| extension == "yaml" || extension == "yml")
-        };
-        let mut matrix: Vec<PathBuf> = self.matrix.iter().take(1).cloned().collect();
+    /// Matrix files and capture files. The lists after `--matrix` and `--draft` have no end of their own, so that they may
+    /// run into the capture files: after its first, a path is a matrix if it is a folder or is named like one.
+    fn paths(&self) -> Paths {
         let mut files = self.files.clone();
-        for path in self.matrix.iter().skip(1) {
-            if is_matrix(path) {
-                matrix.push(path.clone());
-            } else {
-                files.push(path.clone());
+        let mut listed = |paths: &[PathBuf]| {
+            let mut matrix = Vec::with_capacity(paths.len());
+            for (position, path) in paths.iter().enumerate() {
+                if position == 0 || is_matrix(path) {
+                    matrix.push(path.clone());
+                } else {
+                    files.push(path.clone());
+                }
             }
+            matrix
+        };
+        let matrix = listed(&self.matrix);
+        let draft = listed(self.draft.listed());
+        Paths {
+            matrix,
+            draft,
+            files,
         }
-        (matrix, files)
     }
+
+    fn read_draft(&self, paths: &Paths, judged: &Judged) -> Result<Option<Judge>, Error> {
+        self.draft.judge(
+            &paths.matrix,
+            self.site.as_ref(),
+            &paths.draft,
+            &self.tags.options(),
+            judged,
+        )
+    }
+}
+
+fn is_matrix(path: &Path) -> bool {
+    path.is_dir()
+        || path
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
 /// Judges the files. What can't be read to its end is judged as far as it goes, and is an error after that.
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
-    let (matrix, files) = arguments.paths();
-    if files.is_empty() {
+    let paths = arguments.paths();
+    if !arguments.draft.is_given() && arguments.fail_on.contains(&FailOn::NewlyUnexpected) {
+        return Err(Error::Usage(
+            "--fail-on newly-unexpected compares with a draft: name one by --draft".to_owned(),
+        ));
+    }
+    if let Some(ledger) = &arguments.draft.ledger {
+        return run_ledger(arguments, &paths, ledger);
+    }
+    if paths.files.is_empty() {
         return Err(Error::Usage(
             "no capture file: name one or more pcap or pcapng files, or `-` for standard input"
                 .to_owned(),
         ));
     }
-    let files = open_all(&files)?;
-    let Some(mut judged) =
-        Judged::read(&matrix, arguments.site.as_ref(), &arguments.tags.options())?
+    let files = open_all(&paths.files)?;
+    let Some(mut judged) = Judged::read(
+        &paths.matrix,
+        arguments.site.as_ref(),
+        &arguments.tags.options(),
+    )?
     else {
         return Ok(Outcome::FallsShort);
     };
+    // Before the files, so that an error in the draft costs no wait.
+    let mut judge = None;
+    if arguments.draft.is_given() {
+        judge = arguments.read_draft(&paths, &judged)?;
+        if judge.is_none() {
+            return Ok(Outcome::FallsShort);
+        }
+    }
     let Replayed {
         flows,
         totals,
@@ -128,18 +184,78 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let states: Vec<State> = rows.iter().map(|row| row.finding.state).collect();
     let found = Found {
         summary: SummaryLine::new(&totals, span, &flows, &states),
+        draft: judge.map(|mut judge| {
+            draft::add_capture(&mut judge, &flows, lossy);
+            judge.report()
+        }),
         judged,
         flows,
         rows,
     };
-    print(|out| match arguments.format {
-        Format::Json => found.write_json(arguments.quiet, out),
-        Format::Text => text::write(&found, arguments.quiet, out),
+    print(|out| {
+        match arguments.format {
+            Format::Json => found.write_json(arguments.quiet, out)?,
+            Format::Text => text::write(&found, arguments.quiet, out)?,
+        }
+        if let Some(report) = &found.draft {
+            if arguments.format == Format::Text {
+                writeln!(out)?;
+            }
+            draft::write(report, arguments.format, out)?;
+        }
+        Ok(())
     })?;
     if !complaints.is_empty() {
         return Err(Error::Partly(complaints));
     }
     Ok(if arguments.fail_on.iter().any(|what| found.has(*what)) {
+        Outcome::FallsShort
+    } else {
+        Outcome::Fine
+    })
+}
+
+/// Judges the flows of a ledger, which has no packets to tell of.
+fn run_ledger(arguments: &Arguments, paths: &Paths, ledger: &Path) -> Result<Outcome, Error> {
+    if !arguments.draft.is_given() {
+        return Err(Error::Usage(
+            "--ledger judges recorded flows by a draft: name one by --draft".to_owned(),
+        ));
+    }
+    if let Some(file) = paths.files.first() {
+        return Err(Error::Usage(format!(
+            "{} is no matrix: judge either capture files or a ledger",
+            file.display()
+        )));
+    }
+    if arguments
+        .fail_on
+        .iter()
+        .any(|what| *what != FailOn::NewlyUnexpected)
+    {
+        return Err(Error::Usage(
+            "with --ledger, --fail-on takes only newly-unexpected: what else a ledger holds `flowproof report` tells"
+                .to_owned(),
+        ));
+    }
+    let Some(judged) = Judged::read(
+        &paths.matrix,
+        arguments.site.as_ref(),
+        &arguments.tags.options(),
+    )?
+    else {
+        return Ok(Outcome::FallsShort);
+    };
+    let Some(mut judge) = arguments.read_draft(paths, &judged)? else {
+        return Ok(Outcome::FallsShort);
+    };
+    arguments
+        .draft
+        .read_ledger(ledger, SystemTime::now(), &mut judge)?;
+    let report = judge.report();
+    print(|out| draft::write(&report, arguments.format, out))?;
+    let fails = !arguments.fail_on.is_empty() && !report.counts.newly_unexpected.is_empty();
+    Ok(if fails {
         Outcome::FallsShort
     } else {
         Outcome::Fine
@@ -190,6 +306,10 @@ impl Found {
                 .rows
                 .iter()
                 .any(|row| row.required && in_state(State::Silent)(row)),
+            FailOn::NewlyUnexpected => self
+                .draft
+                .as_ref()
+                .is_some_and(|report| !report.counts.newly_unexpected.is_empty()),
         }
     }
 

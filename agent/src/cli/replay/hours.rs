@@ -49,9 +49,10 @@ fn hour(flow: &Flow) -> HourRecord {
         ..HourCounts::default()
     };
     // Closing is no decision.
-    let outcome = match flow.outcome() {
-        Outcome::ClosedAfterAnswer => Outcome::Answered,
-        decided => decided,
+    let outcome = if flow.outcome() == Outcome::ClosedAfterAnswer {
+        Outcome::Answered
+    } else {
+        flow.outcome()
     };
     counts.decided[outcome as usize] = 1;
     HourRecord {

@@ -77,6 +77,15 @@ pub struct NamedEnd<'a> {
     pub patterns: &'a [u32],
 }
 
+/// What covers a flow.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Covered {
+    /// The requirement services; none if nothing covers it.
+    pub members: BTreeSet<ServiceKey>,
+    /// Whether an end has a role that the site binds: then a flow that nothing covers is unexpected, else unscoped.
+    pub bound: bool,
+}
+
 impl Installed {
     /// The class of an address in prefix class `end.class` that stands for `end.patterns`. Made if it is needed for the
     /// first time; the rules for it are then appended to `new_rules`. Nothing if there are too many.
@@ -126,36 +135,83 @@ impl Installed {
         from: NamedEnd<'_>,
         to: NamedEnd<'_>,
     ) -> u32 {
-        let classed = protocol::has_ports(key.protocol)
-            || matches!(key.protocol, protocol::ICMP | protocol::ICMPV6);
-        let port_class = if classed {
-            self.port_class(key.service(initiator.other()))
-        } else {
-            0
-        };
-        let ends = |end: NamedEnd<'_>| {
-            let parts = self.parts(end);
-            if parts.is_empty() {
-                vec![end.class]
-            } else {
-                parts
-            }
-        };
-        let (from, to) = (ends(from), ends(to));
-        let members = if classed && port_class == 0 {
-            BTreeSet::new()
-        } else {
-            self.members_between(&from, &to, key.protocol, port_class)
-        };
-        if members.is_empty() {
-            let bound = from.iter().chain(&to).any(|class| class & BOUND != 0);
-            return if bound {
+        let service = key.service(initiator.other());
+        let covered = self.covered_by_names(key.protocol, service, from, to);
+        if covered.members.is_empty() {
+            return if covered.bound {
                 UNEXPECTED_SLOT
             } else {
                 UNSCOPED_SLOT
             };
         }
-        self.slot_of_members(members)
+        self.slot_of_members(covered.members)
+    }
+
+    /// What covers a flow whose ends stand for names; `service` is the port of the responder, the ICMP type, or 0.
+    #[must_use]
+    pub fn covered_by_names(
+        &self,
+        protocol: u8,
+        service: u16,
+        from: NamedEnd<'_>,
+        to: NamedEnd<'_>,
+    ) -> Covered {
+        let (from, to) = (self.parts_or_class(from), self.parts_or_class(to));
+        Covered {
+            members: self
+                .class_of_service(protocol, service)
+                .map(|port_class| self.members_between(&from, &to, protocol, port_class))
+                .unwrap_or_default(),
+            bound: from.iter().chain(&to).any(|class| class & BOUND != 0),
+        }
+    }
+
+    /// Whether a flow that nothing covers might be covered if one more name of its initiator, or of its responder, were
+    /// known.
+    #[must_use]
+    pub fn hangs_on_names(
+        &self,
+        protocol: u8,
+        service: u16,
+        from: NamedEnd<'_>,
+        to: NamedEnd<'_>,
+    ) -> [bool; 2] {
+        let Some(port_class) = self
+            .class_of_service(protocol, service)
+            .filter(|_| self.has_names())
+        else {
+            return [false; 2];
+        };
+        let or_any = |end| {
+            let mut parts = self.parts_or_class(end);
+            parts.push(ANY_CLASS);
+            parts
+        };
+        let hit = |from, to| self.rule(from, to, protocol, port_class).is_some();
+        [
+            or_any(to).into_iter().any(|to| hit(NAMELESS_CLASS, to)),
+            or_any(from)
+                .into_iter()
+                .any(|from| hit(from, NAMELESS_CLASS)),
+        ]
+    }
+
+    /// The class of a service's port or ICMP type, 0 where it has neither; nothing if no requirement names it.
+    fn class_of_service(&self, protocol: u8, service: u16) -> Option<u16> {
+        let classed =
+            protocol::has_ports(protocol) || matches!(protocol, protocol::ICMP | protocol::ICMPV6);
+        if !classed {
+            return Some(0);
+        }
+        Some(self.port_class(service)).filter(|class| *class != 0)
+    }
+
+    fn parts_or_class(&self, end: NamedEnd<'_>) -> Vec<u32> {
+        let mut parts = self.parts(end);
+        if parts.is_empty() {
+            parts.push(end.class);
+        }
+        parts
     }
 
     /// The same for a flow between addresses that stand for `from` and `to`.

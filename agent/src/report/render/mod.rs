@@ -1,6 +1,7 @@
 //! The forms of a report, a file each. They lay out what the model says and add nothing to it.
 
 pub mod csv;
+pub mod draft;
 pub mod html;
 pub mod junit;
 pub mod tap;

@@ -1,0 +1,275 @@
+//! `flowproof replay --draft`: the flows of capture files, or of a ledger, by the matrix in force and by a draft. The JSON form is
+//! one line more, of type `draft`; its fields are those of [`crate::draft::report`].
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use super::gather::Flow;
+use crate::cli::{Error, Format, print_error, snippet};
+use crate::draft::{DraftError, DraftFiles, DraftReport, Judge, Loaded};
+use crate::ledger::{self, HourKey, Reader};
+use crate::matrix::compile::HostAddresses;
+use crate::report::render;
+use crate::site::tags::TagOptions;
+use crate::verdict::vantage::Losses;
+use crate::verdict::window::{Gap, GapKind};
+
+use super::{Judged, hours, line};
+
+/// Where a daemon keeps its ledger unless it is told otherwise.
+const STATE_DIRECTORY: &str = "/var/lib/flowproof";
+
+/// The flags that put a draft on trial.
+#[derive(Debug, clap::Args)]
+pub(super) struct DraftArguments {
+    /// Judge by this matrix too, and tell what it would change: files, or folders of them. A system in it takes the place
+    /// of the one with its id
+    #[arg(long, value_name = "PATH", num_args = 1.., requires = "matrix")]
+    draft: Vec<PathBuf>,
+    /// The site file of the draft [default: that of --site]
+    #[arg(long, value_name = "FILE", requires = "matrix")]
+    draft_site: Option<PathBuf>,
+    /// Judge the flows of a ledger in place of capture files: the file, or the state directory that it is in
+    #[arg(
+        long, value_name = "PATH", num_args = 0..=1, default_missing_value = STATE_DIRECTORY, conflicts_with = "files",
+        requires = "matrix"
+    )]
+    pub(super) ledger: Option<PathBuf>,
+    /// Only flows of hours from then on: an age such as 7d, or a time such as 2026-01-31T08:00:00Z
+    #[arg(long, value_name = "WHEN", requires = "ledger", value_parser = When::parse)]
+    since: Option<When>,
+    /// Only flows of hours before then
+    #[arg(long, value_name = "WHEN", requires = "ledger", value_parser = When::parse)]
+    until: Option<When>,
+}
+
+/// A moment, as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// This long ago.
+    Ago(Duration),
+    /// Then.
+    At(SystemTime),
+}
+
+impl When {
+    fn parse(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text)
+            .map(Self::Ago)
+            .or_else(|_| humantime::parse_rfc3339_weak(text).map(Self::At))
+            .map_err(|_| {
+                "is neither an age such as 7d or 12h, nor a time such as 2026-01-31T08:00:00Z (UTC)"
+                    .to_owned()
+            })
+    }
+
+    /// Nanoseconds since the Unix epoch.
+    fn nanos(self, now: SystemTime) -> u64 {
+        let at = match self {
+            Self::Ago(age) => now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH),
+            Self::At(at) => at,
+        };
+        let since = at
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl DraftArguments {
+    /// Whether there is a draft.
+    pub(super) const fn is_given(&self) -> bool {
+        !self.draft.is_empty() || self.draft_site.is_some()
+    }
+
+    /// The files after `--draft`, without those that can't be a matrix: these are capture files, see `Arguments::paths`.
+    pub(super) fn listed(&self) -> &[PathBuf] {
+        &self.draft
+    }
+
+    /// Reads the draft; nothing if it has errors, which are printed.
+    pub(super) fn judge(
+        &self,
+        matrix: &[PathBuf],
+        site: Option<&PathBuf>,
+        draft: &[PathBuf],
+        tags: &TagOptions,
+        judged: &Judged,
+    ) -> Result<Option<Judge>, Error> {
+        let files = DraftFiles {
+            matrix,
+            site: site.map(PathBuf::as_path),
+            draft,
+            draft_site: self.draft_site.as_deref(),
+            tags,
+        };
+        match files.load(&HostAddresses::Unknown) {
+            Ok(Loaded {
+                installed,
+                systems,
+                notes,
+                findings: _,
+            }) => {
+                let mut judge =
+                    Judge::new(judged.installed().clone(), installed).with_systems(systems);
+                for note in notes {
+                    judge.note(note);
+                }
+                Ok(Some(judge))
+            }
+            Err(error) => {
+                let DraftError::Findings { findings, .. } = &error else {
+                    return Err(Error::Draft(error));
+                };
+                print_error(|out| {
+                    snippet::write(findings, out)?;
+                    writeln!(out, "flowproof: {error}")
+                })?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Adds the flows of the ledger.
+    pub(super) fn read_ledger(
+        &self,
+        path: &std::path::Path,
+        now: SystemTime,
+        judge: &mut Judge,
+    ) -> Result<(), Error> {
+        let file = if path.is_dir() {
+            ledger::path(path)
+        } else {
+            path.to_owned()
+        };
+        let since = self.since.map_or(0, |when| when.nanos(now));
+        // A ledger's numbers have a sign.
+        let until = self
+            .until
+            .map_or(i64::MAX.unsigned_abs(), |when| when.nanos(now));
+        if since >= until {
+            return Err(Error::Usage(
+                "--since is not before --until: no hour lies between them".to_owned(),
+            ));
+        }
+        let hours = HourKey::hour_of(since)..HourKey::hour_of(until - 1) + 1;
+        let gaps = Reader::open_read_only(&file)?.read(|view| {
+            view.each_hour(hours, |record| judge.add(&record))?;
+            view.gaps(since)
+        })?;
+        for note in gap_notes(&gaps, since, until) {
+            judge.note(note);
+        }
+        Ok(())
+    }
+}
+
+/// Adds the flows of a capture, and what it may have missed.
+pub(super) fn add_capture(judge: &mut Judge, flows: &[Flow], lossy: Losses) {
+    for record in hours(flows) {
+        judge.add(&record);
+    }
+    let pending = flows
+        .iter()
+        .filter(|flow| flow.record.state.is_held())
+        .count();
+    if pending > 0 {
+        judge.note(format!(
+            "{} not judged: nobody knows the name that the verdict in force depends on",
+            snippet::counted(pending, "flow")
+        ));
+    }
+    if lossy.packets {
+        judge.note("packets are missing: a row without a flow may have had one".to_owned());
+    }
+    if lossy.names {
+        judge.note("names are missing: a row by name without a flow may have had one".to_owned());
+    }
+}
+
+/// For each kind of gap how much of the time it took, since a row without flows proves nothing then.
+fn gap_notes(gaps: &[Gap], since: u64, until: u64) -> Vec<String> {
+    GapKind::ALL
+        .into_iter()
+        .filter_map(|kind| {
+            let inside: Vec<u64> = gaps
+                .iter()
+                .filter(|gap| gap.kind == kind && gap.from < until)
+                .map(|gap| gap.to.min(until).saturating_sub(gap.from.max(since)))
+                .collect();
+            if inside.is_empty() {
+                return None;
+            }
+            let sum = inside
+                .iter()
+                .fold(0_u64, |sum, one| sum.saturating_add(*one));
+            let what = match kind {
+                GapKind::Down => "no daemon ran",
+                GapKind::Blind => "the daemon captured nothing",
+                GapKind::ClockJump => "the clock jumped",
+                GapKind::PacketsLost => "packets were lost",
+                GapKind::NamesLost => "names were lost",
+            };
+            let long = humantime::format_duration(Duration::from_secs(sum / 1_000_000_000));
+            Some(format!(
+                "{what} for {long} in {}: a row without a flow may have had one then",
+                snippet::counted(inside.len(), "stretch").replace("stretchs", "stretches")
+            ))
+        })
+        .collect()
+}
+
+/// Writes what came of it.
+pub(super) fn write(report: &DraftReport, format: Format, out: &mut dyn Write) -> io::Result<()> {
+    match format {
+        Format::Json => line(report, out),
+        Format::Text => out.write_all(render::draft::render(report).as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_ages_or_times() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let check = |text: &str, expect: Option<u64>| {
+            let got = When::parse(text).map(|when| when.nanos(now) / 1_000_000_000);
+            assert_eq!(got.ok(), expect, "{text}");
+        };
+        check("1d", Some(913_600));
+        check("12h", Some(956_800));
+        check("100d", Some(0));
+        check("1970-01-02T00:00:00Z", Some(86_400));
+        check("1970-01-02 00:00:00", Some(86_400));
+        check("yesterday", None);
+        check("7", None);
+    }
+
+    #[test]
+    fn gaps_are_summed_up_by_kind_and_cut_to_the_time_asked_for() {
+        const S: u64 = 1_000_000_000;
+        let gap = |kind, from: u64, to: u64| Gap {
+            kind,
+            from: from * S,
+            to: to * S,
+            lost: 1,
+        };
+        let gaps = [
+            gap(GapKind::Down, 0, 100),
+            gap(GapKind::PacketsLost, 120, 120),
+            gap(GapKind::Down, 190, 300),
+            gap(GapKind::Blind, 200, 300),
+        ];
+        assert_eq!(
+            gap_notes(&gaps, 50 * S, 200 * S),
+            [
+                "no daemon ran for 1m in 2 stretches: a row without a flow may have had one then",
+                "packets were lost for 0s in 1 stretch: a row without a flow may have had one then",
+            ]
+        );
+        assert_eq!(gap_notes(&[], 0, 1), [""; 0]);
+    }
+}
