@@ -32,6 +32,13 @@ pub(super) struct Arguments {
     /// Site file, which binds the roles of the matrix to addresses
     #[arg(long, value_name = "FILE")]
     site: Option<PathBuf>,
+    /// Judge by this draft of the matrix too, file or folder, repeatable; a system in it takes the place of the one with
+    /// its id
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    draft: Vec<PathBuf>,
+    /// Site file of the draft [default: that of --site]
+    #[arg(long, value_name = "FILE")]
+    draft_site: Option<PathBuf>,
     /// Service tags, repeatable: a provider's file, or a folder of them (*.json, *.txt)
     #[arg(long, value_name = "PATH")]
     tags: Vec<PathBuf>,
@@ -113,6 +120,12 @@ impl Arguments {
         }
         if self.site.is_some() {
             config.site.clone_from(&self.site);
+        }
+        if !self.draft.is_empty() {
+            config.draft.clone_from(&self.draft);
+        }
+        if self.draft_site.is_some() {
+            config.draft_site.clone_from(&self.draft_site);
         }
         if !self.tags.is_empty() {
             config.tags.paths.clone_from(&self.tags);
@@ -253,6 +266,11 @@ mod tests {
             "c.yaml",
             "--site",
             "s.yaml",
+            "--draft",
+            "d.yaml",
+            "e",
+            "--draft-site",
+            "ds.yaml",
             "--tags",
             "t.json",
             "--tags",
@@ -295,6 +313,8 @@ mod tests {
         .unwrap();
         assert_eq!(config.matrix.len(), 3);
         assert_eq!(config.site, Some(PathBuf::from("s.yaml")));
+        assert_eq!(config.draft, ["d.yaml", "e"].map(PathBuf::from));
+        assert_eq!(config.draft_site, Some(PathBuf::from("ds.yaml")));
         assert_eq!(config.tags.paths, ["t.json", "own"].map(PathBuf::from));
         assert!(config.tags.accept_shrunk);
         assert_eq!(config.state_directory, PathBuf::from("/s"));

@@ -22,6 +22,10 @@ pub struct Config {
     pub matrix: Vec<PathBuf>,
     /// The site file.
     pub site: Option<PathBuf>,
+    /// Files and folders of a draft of the matrix, by which flows are judged too. Empty: there is none.
+    pub draft: Vec<PathBuf>,
+    /// The site file of the draft, if it is not the one in force.
+    pub draft_site: Option<PathBuf>,
     /// The service tags.
     pub tags: TagsConfig,
     /// Folder for what is to outlive the daemon; made when it is needed.
@@ -430,6 +434,8 @@ impl Default for Config {
         Self {
             matrix: Vec::new(),
             site: None,
+            draft: Vec::new(),
+            draft_site: None,
             tags: TagsConfig::default(),
             state_directory: PathBuf::from("/var/lib/flowproof"),
             capture: CaptureConfig {

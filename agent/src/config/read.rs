@@ -21,6 +21,8 @@ pub(super) const CONFIG: Keys = Keys::new(
     &[
         "matrix",
         "site",
+        "draft",
+        "draft_site",
         "tags",
         "state_directory",
         "capture",
@@ -151,6 +153,10 @@ impl Reader<'_> {
         };
         config.matrix = self.paths(&fields, "matrix");
         config.site = fields.get("site").and_then(|node| self.path(node, "site"));
+        config.draft = self.paths(&fields, "draft");
+        config.draft_site = fields
+            .get("draft_site")
+            .and_then(|node| self.path(node, "draft_site"));
         if let Some(node) = fields.get("tags") {
             self.tags(node, &mut config.tags);
         }
@@ -460,6 +466,8 @@ mod tests {
         let reading = read(
             "matrix: [rules, /opt/more.yaml]\n\
              site: site.yaml\n\
+             draft: [next, /opt/new.yaml]\n\
+             draft_site: next-site.yaml\n\
              tags: {paths: [tags, /opt/own.txt], accept_shrunk: true}\n\
              state_directory: state\n\
              capture:\n  backend: pcap\n  interfaces: [eth0, 'br-*', auto]\n\
@@ -482,6 +490,14 @@ mod tests {
         assert_eq!(
             config.site.as_deref(),
             Some(Path::new("/etc/flowproof/site.yaml"))
+        );
+        assert_eq!(
+            config.draft,
+            [Path::new("/etc/flowproof/next"), Path::new("/opt/new.yaml")]
+        );
+        assert_eq!(
+            config.draft_site.as_deref(),
+            Some(Path::new("/etc/flowproof/next-site.yaml"))
         );
         assert_eq!(
             config.tag_options(),

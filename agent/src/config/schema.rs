@@ -11,6 +11,11 @@ pub(super) struct ConfigFile {
     matrix: Option<Vec<String>>,
     /// The site file, which binds the roles of the matrix to addresses.
     site: Option<String>,
+    /// A draft of the matrix, files or folders of them: live traffic is judged by it too, and told what it would change. A
+    /// system in it takes the place of the one with its id.
+    draft: Option<Vec<String>>,
+    /// The site file of the draft, if it is not the one in force.
+    draft_site: Option<String>,
     /// What the service tags stand for that the site and the matrix name.
     tags: Option<TagsSection>,
     /// Folder for what is to outlive the daemon.

@@ -5,6 +5,7 @@
 mod captures;
 mod contract;
 mod explained;
+mod draft;
 mod files;
 mod ledger;
 mod report;
