@@ -158,6 +158,12 @@ impl Daemon {
         self.wait_until_ready()
     }
 
+    /// Adds arguments for the next start.
+    pub fn argue(&mut self, more: &[&str]) {
+        self.arguments
+            .extend(more.iter().map(|argument| (*argument).to_owned()));
+    }
+
     fn wait_until_ready(&mut self) -> Result<()> {
         let start = Instant::now();
         loop {

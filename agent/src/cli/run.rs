@@ -14,6 +14,7 @@ use crate::config::{
     Attach, BUFFER_SIZE, BackendChoice, Config, HOLD, InterfacePattern, LogConfig, LogFormat,
     LogLevel, OnExit, SNAP_LENGTH, parse_duration, parse_resolver, parse_size,
 };
+use crate::draft::DraftError;
 use crate::engine::daemon::{self, ConfigError, ConfigSource, DaemonError};
 use crate::engine::policy::PolicyError;
 
@@ -200,7 +201,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     runtime.shutdown_timeout(LEAVE);
     match ended {
         Ok(()) => Ok(Outcome::Fine),
-        Err(DaemonError::Policy(PolicyError::Findings(findings))) => {
+        Err(
+            DaemonError::Policy(PolicyError::Findings(findings))
+            | DaemonError::Draft(DraftError::Findings { findings, .. }),
+        ) => {
             print_error(|out| snippet::write(&findings, out))?;
             Ok(Outcome::FallsShort)
         }

@@ -282,6 +282,12 @@ impl Judge {
         }
     }
 
+    /// All flows so far by what changes for them. Takes no time.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts.clone()
+    }
+
     /// What came of all flows so far. Takes some microseconds a group.
     #[must_use]
     pub fn report(&self) -> DraftReport {

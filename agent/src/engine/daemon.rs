@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::actor::{CommandError, Engine, Start};
+use super::draft;
 use super::evidence::{Book, Evidence};
 use super::health::{CaptureState, Health};
 use super::links::{self, Wanted};
@@ -23,6 +24,7 @@ use crate::capture::interfaces::{self, LinkWatch, Selection};
 use crate::capture::open::Opened;
 use crate::capture::{CaptureError, Interface};
 use crate::config::{CaptureConfig, Config, Conflict, NamesConfig};
+use crate::draft::DraftError;
 use crate::finding::{Findings, Severity};
 use crate::ledger::{LedgerError, Remembered as Evident};
 use crate::matrix::installed::{Installed, SlotDirectory};
@@ -111,6 +113,9 @@ pub enum DaemonError {
     /// The capture can't begin.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// There is a draft, and it can't be judged by.
+    #[error("the draft: {0}")]
+    Draft(#[from] DraftError),
     /// The ledger must not be written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -378,6 +383,7 @@ fn start(
     let links = interfaces::list()?;
     let selection = selection(&config, policy);
     selection.check(&links)?;
+    let draft = draft::load(&config, policy, &own)?;
     let book = if config.ledger.enabled {
         Book::open(&config.state_directory, config.ledger_limits())?
     } else {
@@ -420,6 +426,7 @@ fn start(
         config.ledger.window,
         absence,
     ));
+    evidence.set_draft(draft);
     site.set_tags(policy.tags.status.clone());
     // Set once: nobody else has the cell.
     let _ = site.evidence.set(Arc::clone(&evidence));
@@ -497,6 +504,8 @@ enum ReloadError {
     Capture(#[from] CaptureError),
     #[error(transparent)]
     Install(#[from] CommandError),
+    #[error("the draft: {0}")]
+    Draft(#[from] DraftError),
     #[error("reading the matrix was broken off")]
     BrokenOff,
 }
@@ -607,7 +616,8 @@ impl Daemon {
             Err(error) => {
                 self.site.health.reload_failed();
                 if let ReloadError::Config(ConfigError::Findings(findings))
-                | ReloadError::Policy(PolicyError::Findings(findings)) = &error
+                | ReloadError::Policy(PolicyError::Findings(findings))
+                | ReloadError::Draft(DraftError::Findings { findings, .. }) = &error
                 {
                     for finding in findings.errors() {
                         tracing::error!("{finding}");
@@ -626,15 +636,18 @@ impl Daemon {
             let config = source.load()?;
             let own = interfaces::own_addresses()?;
             let policy = load_policy(&config, &own)?;
+            let draft = draft::load(&config, &policy, &own)?;
             let matrix = Installed::new(Arc::clone(&policy.compiled), directory);
-            Ok((config, own, policy, Arc::new(matrix)))
+            Ok((config, own, policy, Arc::new(matrix), draft))
         };
-        let (config, own, policy, matrix) = tokio::task::spawn_blocking(read)
+        let (config, own, policy, matrix, draft) = tokio::task::spawn_blocking(read)
             .await
             .map_err(|_| ReloadError::BrokenOff)??;
         self.engine.install(Arc::clone(&matrix)).await?;
         self.matrix = matrix;
         self.observe.clone_from(&policy.observe);
+        // What was judged by the matrix before says nothing of this one.
+        self.evidence.set_draft(draft);
         self.site.set_tags(policy.tags.status.clone());
         let tags = policy.tags.clone();
         tokio::task::spawn_blocking(move || keep_tags(&tags));
@@ -695,6 +708,8 @@ impl Daemon {
         }
         let mut kept = old.clone();
         kept.matrix = new.matrix;
+        kept.draft = new.draft;
+        kept.draft_site = new.draft_site;
         kept.site = new.site;
         kept.tags = new.tags;
         kept.state_directory = new.state_directory;

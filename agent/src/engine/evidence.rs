@@ -3,7 +3,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
@@ -11,7 +11,9 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::actor::{CommandError, Engine, Gathered};
 use super::chronicle::{Chronicle, Standing};
-use crate::ledger::{self, Batch, Ledger, LedgerError, Limits, Remembered, Status};
+use crate::draft::report::Counts as DraftCounts;
+use crate::draft::{DraftReport, Judge};
+use crate::ledger::{self, Batch, HourRecord, Ledger, LedgerError, Limits, Remembered, Status};
 use crate::names::wall_time;
 use crate::verdict::window::Absence;
 
@@ -121,6 +123,7 @@ pub struct Evidence {
     rounds: Arc<AsyncMutex<Rounds>>,
     book: Book,
     observe: Mutex<Arc<[IpNet]>>,
+    draft: Mutex<Option<Judge>>,
 }
 
 impl Evidence {
@@ -142,6 +145,7 @@ impl Evidence {
             })),
             book,
             observe: Mutex::new(Arc::new([])),
+            draft: Mutex::new(None),
         }
     }
 
@@ -154,6 +158,27 @@ impl Evidence {
     /// Notes what is seen from here; nothing: all.
     pub fn set_observe(&self, observe: Vec<IpNet>) {
         *self.observe.lock().unwrap_or_else(PoisonError::into_inner) = observe.into();
+    }
+
+    /// Judges what comes from now on by a draft too, or by none.
+    pub fn set_draft(&self, draft: Option<Judge>) {
+        *self.draft() = draft;
+    }
+
+    fn draft(&self) -> MutexGuard<'_, Option<Judge>> {
+        self.draft.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What came of judging by the draft; nothing if there is none.
+    #[must_use]
+    pub fn draft_report(&self) -> Option<DraftReport> {
+        self.draft().as_ref().map(Judge::report)
+    }
+
+    /// Flows by what the draft would change for them; nothing if there is none.
+    #[must_use]
+    pub fn draft_counts(&self) -> Option<DraftCounts> {
+        self.draft().as_ref().map(Judge::counts)
     }
 
     /// How the ledger does; nothing if none is wanted.
@@ -187,6 +212,14 @@ impl Evidence {
         let dropped = gathered.record.dropped;
         if dropped > 0 {
             tracing::debug!(dropped, "flows found no room in the record of the hour");
+        }
+        if let Some(draft) = &mut *self.draft() {
+            for (key, counts) in &gathered.record.hours {
+                draft.add(&HourRecord {
+                    key: key.clone(),
+                    counts: *counts,
+                });
+            }
         }
         let (standing, batch) = rounds.chronicle.round(now, elapsed, gathered, &observe);
         self.book.record(batch);

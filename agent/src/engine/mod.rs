@@ -9,6 +9,7 @@
 pub mod actor;
 pub mod chronicle;
 pub mod daemon;
+mod draft;
 pub mod evidence;
 #[cfg(test)]
 pub(crate) mod fake;

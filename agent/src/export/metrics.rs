@@ -14,6 +14,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 use prometheus::{Encoder, TextEncoder};
 
 use crate::capture::SlotTotals;
+use crate::draft::report::Counts;
 use crate::engine::actor::View;
 use crate::engine::chronicle::Standing;
 use crate::engine::health::Reload;
@@ -59,11 +60,15 @@ const COUNTED: [Outcome; 8] = [
 pub fn text(
     standing: &Standing,
     ledger: Option<&Status>,
+    draft: Option<&Counts>,
     reload: Option<Reload>,
     tags: &TagStatus,
 ) -> Result<String, prometheus::Error> {
     let mut buffer = Vec::new();
-    TextEncoder::new().encode(&families(standing, ledger, reload, tags), &mut buffer)?;
+    TextEncoder::new().encode(
+        &families(standing, ledger, draft, reload, tags),
+        &mut buffer,
+    )?;
     String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
 }
 
@@ -73,6 +78,7 @@ pub fn text(
 pub fn families(
     standing: &Standing,
     ledger: Option<&Status>,
+    draft: Option<&Counts>,
     reload: Option<Reload>,
     tags: &TagStatus,
 ) -> Vec<MetricFamily> {
@@ -84,6 +90,9 @@ pub fn families(
     capture(view, &mut families);
     service_tags(tags, &mut families);
     evidence(standing, ledger, &mut families);
+    if let Some(draft) = draft {
+        families.push(drafted(draft));
+    }
     own(view, reload, &mut families);
     // A family without series (no requirement, no interface) can't be written in the text format.
     families.retain(|family| !family.get_metric().is_empty());
@@ -483,6 +492,27 @@ fn service_tags(tags: &TagStatus, families: &mut Vec<MetricFamily>) {
     families.push(loaded.finish());
 }
 
+/// What the draft would change.
+fn drafted(counts: &Counts) -> MetricFamily {
+    let mut flows = Family::counter(
+        "flowproof_draft_flows_total",
+        "Flows that began since the draft of the matrix was read, by what it would change for them. change=\"newly_unexpected\" is what nobody will expect any more once it is in force: see /draft.",
+    );
+    for (change, tally) in [
+        ("newly_unexpected", counts.newly_unexpected),
+        ("newly_covered", counts.newly_covered),
+        ("newly_unscoped", counts.newly_unscoped),
+        ("by_other_rows", counts.by_other_rows),
+        ("still_expected", counts.still_expected),
+        ("still_unexpected", counts.still_unexpected),
+        ("still_unscoped", counts.still_unscoped),
+        ("undecided", counts.undecided),
+    ] {
+        flows.push(&[("change", change)], number(tally.flows));
+    }
+    flows.finish()
+}
+
 /// How far back is looked, how well was watched, and where evidence goes.
 fn evidence(standing: &Standing, ledger: Option<&Status>, families: &mut Vec<MetricFamily>) {
     let mut window = Family::gauge(
@@ -659,6 +689,7 @@ mod tests {
 
     use super::*;
     use crate::capture::{Interface, Snapshot, TableFill};
+    use crate::draft::report::Tally;
     use crate::engine::chronicle::standing;
     use crate::engine::fake::{EPOCH, view};
     use crate::engine::policy;
@@ -690,6 +721,15 @@ mod tests {
 
     /// Three seconds after the fake back end began.
     const NOW: u64 = EPOCH + 3_000_000_000;
+
+    fn draft() -> Counts {
+        let tally = |flows| Tally { flows, answered: 1 };
+        Counts {
+            newly_unexpected: tally(2),
+            still_expected: tally(3),
+            ..Counts::default()
+        }
+    }
 
     fn ledger() -> Status {
         Status {
@@ -795,10 +835,16 @@ mod tests {
         view.book.evicted_other = 10;
         view.book.learned = 11;
         view.book.negative.no_name = 12;
-        let got = text(&standing(view, NOW), Some(&ledger()), reload(), &tags())
-            .unwrap()
-            .replace(&format!("revision=\"{REVISION}\""), "revision=\"REVISION\"")
-            .replace(&format!("version=\"{VERSION}\""), "version=\"VERSION\"");
+        let got = text(
+            &standing(view, NOW),
+            Some(&ledger()),
+            Some(&draft()),
+            reload(),
+            &tags(),
+        )
+        .unwrap()
+        .replace(&format!("revision=\"{REVISION}\""), "revision=\"REVISION\"")
+        .replace(&format!("version=\"{VERSION}\""), "version=\"VERSION\"");
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/export/metrics.golden");
         if std::env::var_os("FLOWPROOF_UPDATE_GOLDEN").is_some() {
             std::fs::write(path, &got).unwrap();
@@ -814,6 +860,7 @@ mod tests {
     fn every_series_of_a_requirement_exists_from_the_start() {
         let text = text(
             &standing(view(installed(MATRIX)), NOW),
+            None,
             None,
             None,
             &TagStatus::default(),
@@ -837,7 +884,13 @@ mod tests {
         let mut view = view(installed(MATRIX));
         view.failure = Some("gone".to_owned());
         let mut names = std::collections::BTreeSet::new();
-        for family in families(&standing(view, NOW), Some(&ledger()), reload(), &tags()) {
+        for family in families(
+            &standing(view, NOW),
+            Some(&ledger()),
+            Some(&draft()),
+            reload(),
+            &tags(),
+        ) {
             let name = family.name();
             assert!(names.insert(name.to_owned()), "{name} is there twice");
             assert!(family.help().ends_with('.'), "{name}");
@@ -873,7 +926,14 @@ mod tests {
         );
         let view = view(installed(&matrix));
         let begin = Instant::now();
-        let text = text(&standing(view, NOW), Some(&ledger()), reload(), &tags()).unwrap();
+        let text = text(
+            &standing(view, NOW),
+            Some(&ledger()),
+            Some(&draft()),
+            reload(),
+            &tags(),
+        )
+        .unwrap();
         let taken = begin.elapsed();
         assert!(text.lines().count() > 10_000);
         // Generous: the machine may be busy and the build is not optimized.

@@ -1,6 +1,6 @@
-//! What programs ask: `GET /api/v1/flows` and `GET /api/v1/requirements`, on loopback listeners only.
+//! What programs ask: `GET /api/v1/flows`, `/api/v1/requirements` and `/api/v1/draft`, on loopback listeners only.
 //!
-//! Both answer with a JSON array whose elements are, one a line, the lines that `flowproof replay --format json` prints,
+//! The first two answer with a JSON array whose elements are, one a line, the lines that `flowproof replay --format json` prints,
 //! so that `jq '.[]'` makes one of the other and a browser shows it as it is.
 //!
 //! **flows**: the flows in the tables now, the one that began last first; near misses with the unexpected ones. Parameters
@@ -18,6 +18,9 @@
 //! seconds more (TCP 5 s, ICMP 30 s, UDP 2 min); only counters remember it longer. Evidence is what the record and the
 //! events since the daemon started tell.
 //!
+//! **draft**: what a draft of the matrix would change for the flows that began since it was read, as `replay --draft` prints it
+//! (see `draft/report.rs`); 404 if there is none. `/draft` has it in words.
+//!
 //! **requirements**: every requirement of the matrix in force with its state, or those named by `requirement`, which may be
 //! given more than once. States and counts are those of the window (`ledger.window`), to the accuracy of a 288th of it;
 //! `first_seen` and `last_seen` are over all restarts that the ledger knows of.
@@ -32,6 +35,7 @@ use flowproof_common::state::Outcome;
 use serde::Serialize;
 
 use super::{Site, failed, look, unavailable};
+use crate::draft::DraftReport;
 use crate::engine::actor::CommandError;
 use crate::engine::chronicle::Standing;
 use crate::engine::flows::{Flows, Query, QueryError};
@@ -39,6 +43,7 @@ use crate::export::flow_line::{Facts, FlowLine, PENDING, time};
 use crate::export::requirement_line::RequirementLine;
 use crate::flow::Span;
 use crate::matrix::ServiceKey;
+use crate::report::render;
 use crate::verdict::Explainer;
 
 /// `GET /api/v1/flows`
@@ -98,6 +103,36 @@ pub(super) async fn requirements(
         Ok(Ok(text)) => answer(Ok(Ok(text))),
         Err(error) => failed(&error),
     }
+}
+
+/// `GET /api/v1/draft`
+pub(super) async fn draft(State(site): State<Arc<Site>>) -> Response {
+    match draft_report(&site) {
+        Ok(report) => answer(Ok(serde_json::to_string(&report).map(|text| text + "\n"))),
+        Err(refused) => refused.into_response(),
+    }
+}
+
+/// `GET /draft`: the same for people.
+pub(super) async fn draft_text(State(site): State<Arc<Site>>) -> Response {
+    match draft_report(&site) {
+        Ok(report) => {
+            let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+            (headers, render::draft::render(&report)).into_response()
+        }
+        Err(refused) => refused.into_response(),
+    }
+}
+
+fn draft_report(site: &Site) -> Result<DraftReport, (StatusCode, &'static str)> {
+    let Some(evidence) = site.evidence.get() else {
+        let reason = "the capture is not attached yet\n";
+        return Err((StatusCode::SERVICE_UNAVAILABLE, reason));
+    };
+    evidence.draft_report().ok_or((
+        StatusCode::NOT_FOUND,
+        "there is no draft: name one by `draft` in the configuration, or by --draft\n",
+    ))
 }
 
 fn bad(reason: &str) -> Response {

@@ -132,6 +132,8 @@ pub fn router(site: Arc<Site>, exposure: Exposure) -> Router {
                 .route("/style.css", get(style))
                 .route("/api/v1/flows", get(api::flows))
                 .route("/api/v1/requirements", get(api::requirements))
+                .route("/api/v1/draft", get(api::draft))
+                .route("/draft", get(api::draft_text))
                 .layer(middleware::from_fn(local_host)),
         ),
         Exposure::Network => open
@@ -175,10 +177,12 @@ async fn serve_metrics(State(site): State<Arc<Site>>) -> Response {
         Err(response) => return response,
     };
     let reload = site.health.reload();
-    let ledger = site.evidence.get().and_then(|evidence| evidence.ledger());
+    let evidence = site.evidence.get();
+    let ledger = evidence.and_then(|evidence| evidence.ledger());
+    let draft = evidence.and_then(|evidence| evidence.draft_counts());
     let tags = site.tags();
     // A large matrix takes a while, and the other connections must not wait for it.
-    let write = move || metrics::text(&standing, ledger.as_ref(), reload, &tags);
+    let write = move || metrics::text(&standing, ledger.as_ref(), draft.as_ref(), reload, &tags);
     match tokio::task::spawn_blocking(write).await {
         Ok(Ok(text)) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Ok(Err(error)) => failed(&error),
@@ -202,7 +206,11 @@ async fn index(State(site): State<Arc<Site>>) -> Response {
     };
     let ready = site.health.ready();
     let reload = site.health.reload();
-    let write = move || page::html(&standing, &ready, reload, SystemTime::now());
+    let draft = site
+        .evidence
+        .get()
+        .and_then(|evidence| evidence.draft_counts());
+    let write = move || page::html(&standing, draft.as_ref(), &ready, reload, SystemTime::now());
     let html = match tokio::task::spawn_blocking(write).await {
         Ok(html) => html,
         Err(error) => return failed(&error),

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use flowproof_common::classify::Verdict;
 
+use crate::draft::report::Counts;
 use crate::engine::actor::View;
 use crate::engine::chronicle::{Row, Standing};
 use crate::engine::flows::{EndQuery, Query, VerdictQuery};
@@ -90,19 +91,21 @@ fn reason(finding: &Finding) -> String {
 /// The whole document.
 pub(super) fn html(
     standing: &Standing,
+    draft: Option<&Counts>,
     ready: &Result<(), String>,
     reload: Option<Reload>,
     now: SystemTime,
 ) -> String {
     let mut page = String::with_capacity(64 * 1024);
     // Writing to a String can't fail.
-    let _ = write_page(&mut page, standing, ready, reload, now);
+    let _ = write_page(&mut page, standing, draft, ready, reload, now);
     page
 }
 
 fn write_page(
     page: &mut String,
     standing: &Standing,
+    draft: Option<&Counts>,
     ready: &Result<(), String>,
     reload: Option<Reload>,
     now: SystemTime,
@@ -176,6 +179,9 @@ fn write_page(
     requirements(page, standing, now)?;
     names(page, view)?;
     unexpected(page, view, now)?;
+    if let Some(draft) = draft {
+        drafted(page, draft)?;
+    }
     page.push_str("</body></html>\n");
     Ok(())
 }
@@ -376,6 +382,20 @@ fn unexpected(page: &mut String, view: &View, now: SystemTime) -> fmt::Result {
     Ok(())
 }
 
+/// What the draft would change, in one sentence.
+fn drafted(page: &mut String, counts: &Counts) -> fmt::Result {
+    let class = match counts.newly_unexpected.flows {
+        0 => "quiet",
+        _ => "warn",
+    };
+    write!(
+        page,
+        "<h2>Draft</h2><p>Flows that it would newly call unexpected: <span class=\"{class}\">{}</span>; newly cover: {}; \
+         not decided, for want of a name: {}. <a href=\"/draft\">Which, and what nobody uses</a>.</p>",
+        counts.newly_unexpected.flows, counts.newly_covered.flows, counts.undecided.flows,
+    )
+}
+
 /// A time of the back end in words.
 fn ago(view: &View, time: u64, now: SystemTime) -> String {
     let then = view.epoch_nanos(time);
@@ -465,7 +485,13 @@ mod tests {
         view.top = unexpected.top(5);
         let now = UNIX_EPOCH + Duration::from_secs(65);
         let standing = standing(view, 6_000_000_000);
-        let html = html(&standing, &Err("<script>".to_owned()), None, now);
+        let html = html(
+            &standing,
+            Some(&Counts::default()),
+            &Err("<script>".to_owned()),
+            None,
+            now,
+        );
         let first = html.split("<tr>").nth(2).unwrap();
         assert!(first.contains("baseline-linux-host/dns"), "{first}");
         assert!(
@@ -498,7 +524,7 @@ mod tests {
         .unwrap();
         let installed = Installed::new(Arc::new(compiled), SlotDirectory::default());
         let standing = standing(view(installed), 1);
-        let html = html(&standing, &Ok(()), None, UNIX_EPOCH);
+        let html = html(&standing, None, &Ok(()), None, UNIX_EPOCH);
         assert!(html.contains("&lt;img src=x onerror=&#39;y&#39;&gt;"));
         assert!(!html.contains("<img"));
     }
@@ -524,7 +550,7 @@ mod tests {
         let mut view = view(Installed::new(Arc::new(compiled), SlotDirectory::default()));
         view.names = vec![Resolution::Failing, Resolution::Resolved];
         view.naming.waiting = 2;
-        let page = |view: &View| html(&standing(view.clone(), 1), &Ok(()), None, UNIX_EPOCH);
+        let page = |view: &View| html(&standing(view.clone(), 1), None, &Ok(()), None, UNIX_EPOCH);
         let text = page(&view);
         let (_, names) = text.split_once("<h2>Names</h2>").unwrap();
         let cells: Vec<&str> = names.split("<tr>").collect();

@@ -4,8 +4,8 @@
 
 mod captures;
 mod contract;
-mod explained;
 mod draft;
+mod explained;
 mod files;
 mod ledger;
 mod report;

@@ -1,6 +1,7 @@
 //! The daemon in a lab: real interfaces, real packets, both back ends held to the same answers.
 
 mod counts;
+mod draft;
 mod drops;
 mod ending;
 mod flood;
