@@ -437,6 +437,73 @@ fn tells_what_was_seen() {
     drop(kept);
 }
 
+/// The ledger tells the same as the daemon that writes it, and goes on to tell it when the daemon is gone.
+#[test]
+fn the_ledger_tells_what_was_seen() {
+    if !may_capture("the_ledger_tells_what_was_seen") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = server.local_addr().unwrap().port();
+    write_files(folder, port);
+    let mut daemon = Daemon::start(folder, &ON_LOOPBACK);
+    let _kept = (
+        TcpStream::connect(server.local_addr().unwrap()).unwrap(),
+        server.accept().unwrap(),
+    );
+    drop(server);
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
+    let ask = |verb: &str, arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_flowproof"))
+            .current_dir(folder)
+            .args([verb, "--matrix", "m.yaml", "--site", "s.yaml"])
+            .args(["--format", "json", "--ledger=state"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.stderr.is_empty(), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let begin = Instant::now();
+    let running = loop {
+        let report = ask("report", &[]);
+        if report["requirements"][0]["state"] == "degraded" {
+            break report;
+        }
+        assert!(
+            begin.elapsed() < Duration::from_secs(15),
+            "{report}\n{}",
+            daemon.said()
+        );
+        sleep(Duration::from_millis(200));
+    };
+    assert_eq!(running["unwatched_since"], Value::Null, "{running}");
+    let (_, body) = daemon.get("/api/v1/requirements").unwrap();
+    let api: Value = serde_json::from_str(&body).unwrap();
+    for field in ["id", "state", "cause", "place", "confidence"] {
+        assert_eq!(api[0][field], running["requirements"][0][field], "{field}");
+    }
+    let path = |report: &Value| report["requirements"][0]["ticket"]["paths"][0].clone();
+    assert_eq!(path(&running)["initiator"], "127.0.0.1");
+    assert_eq!(path(&running)["outcome"], "refused");
+    assert!(daemon.end(Signal::SIGTERM).success(), "{}", daemon.said());
+    let over = ask("report", &[]);
+    assert_eq!(over["requirements"][0]["state"], "degraded");
+    assert_eq!(path(&over), path(&running));
+    let row = ask("explain", &["--requirement", "app/web-to-db"]);
+    assert_eq!(row["services"][0]["last_failure"]["outcome"], "refused");
+    let evidence = row["services"][0]["last_failure"]["evidence"].as_str();
+    assert!(evidence.is_some_and(|text| text.contains("RST")), "{row}");
+    let flow = ask("explain", &[&format!("127.0.0.1 -> 127.0.0.1:{port}/tcp")]);
+    assert_eq!(flow["seen"]["flows"], 2, "{flow}");
+    assert_eq!(
+        flow["seen"]["by_outcome"],
+        json!({"answered": 1, "refused": 1})
+    );
+}
+
 #[test]
 fn ends_on_interrupt_although_a_peer_keeps_its_connection() {
     if !may_capture("ends_on_interrupt_although_a_peer_keeps_its_connection") {
