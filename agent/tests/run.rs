@@ -394,7 +394,7 @@ fn tells_what_was_seen() {
     for part in [
         " in its tables now (3 answered",
         "\n    answered: handshake completed\n",
-        ": degraded (refused, at peer, medium confidence)\n",
+        ": degraded (refused, at peer, medium confidence), 75 % answered, since 20",
         &format!("\n    tcp/{port} degraded: 4 flows, 3 answered, 1 failed, last seen "),
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
@@ -411,7 +411,7 @@ fn tells_what_was_seen() {
     let (code, text) = explain(&["--requirement", "app/web-to-db"]);
     assert_eq!(code, Some(1), "{text}");
     for part in [
-        "app/web-to-db: degraded (refused, at peer, medium confidence)",
+        "app/web-to-db: degraded (refused, at peer, medium confidence), 75 % answered, since 20",
         "\n    by the daemon at http://",
         "    4 flows, 3 answered, 1 failed\n",
         "becomes verified again when a flow from `web` to `db`",
