@@ -28,6 +28,10 @@ pub(super) use daemon::AskError;
 
 /// Arguments of `flowproof explain`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 fine; 1 the flow is unexpected, somebody should look after the requirement, or the matrix is \
+                  not valid; 2 usage or environment error."
+)]
 pub(super) struct Arguments {
     /// Matrix files, or folders of them (*.yaml, *.yml)
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]

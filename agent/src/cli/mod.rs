@@ -49,7 +49,7 @@ enum Verb {
     Run(Box<run::Arguments>),
     /// Check matrix files and a site file, and show what they say
     Check(check::Arguments),
-    /// Tell what the matrix says of one flow and why, and what was seen of it
+    /// Tell what the matrix says of one flow and why, or all of one requirement, and what was seen of it
     Explain(explain::Arguments),
     /// Read vendors' tables into a matrix draft
     Import(import::Arguments),
@@ -59,7 +59,7 @@ enum Verb {
     Diff(diff::Arguments),
     /// Judge the traffic of capture files
     Replay(replay::Arguments),
-    /// Write a matrix as a sheet or a page
+    /// Report what traffic showed of a matrix, or write the matrix as a sheet or a page
     Report(report::Arguments),
     /// Print the JSON Schema of a kind of file
     Schema(schema::Arguments),
