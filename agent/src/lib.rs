@@ -14,6 +14,7 @@ pub mod matrix;
 pub mod names;
 pub mod report;
 pub mod site;
+pub mod suggest;
 pub mod verdict;
 pub mod web;
 pub mod yaml;

@@ -18,6 +18,7 @@ mod report;
 mod run;
 mod schema;
 mod snippet;
+mod suggest;
 mod tags;
 
 use std::io::{self, BufWriter, Write};
@@ -63,6 +64,8 @@ enum Verb {
     Report(report::Arguments),
     /// Print the JSON Schema of a kind of file
     Schema(schema::Arguments),
+    /// Propose requirements for recurring unexpected traffic, and name those that nothing uses
+    Suggest(suggest::Arguments),
 }
 
 /// How a verb prints its result.
@@ -126,12 +129,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A running daemon could not be asked.
-    #[error(transparent)]
-    Ask(#[from] explain::AskError),
     /// A ledger could not be read.
     #[error(transparent)]
     Ledger(#[from] ReadError),
+    /// A running daemon could not be asked.
+    #[error(transparent)]
+    Ask(#[from] explain::AskError),
     /// The result could not be written.
     #[error("cannot write the result")]
     Output(#[source] io::Error),
@@ -151,6 +154,7 @@ impl Cli {
             Verb::Replay(arguments) => replay::run(&arguments),
             Verb::Report(arguments) => report::run(&arguments),
             Verb::Schema(arguments) => schema::run(&arguments),
+            Verb::Suggest(arguments) => suggest::run(&arguments),
         };
         match result {
             Ok(Outcome::Fine) => ExitCode::SUCCESS,

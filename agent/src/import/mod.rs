@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 pub use draft::{Draft, Note, NoteKind};
 pub use input::Format;
 pub use report::Report;
+pub(crate) use yaml::quoted;
 
 use crate::matrix::{Matrix, SystemId};
 

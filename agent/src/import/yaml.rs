@@ -7,7 +7,7 @@ use super::draft::{Draft, NoteKind};
 use crate::matrix::{Requirement, System};
 
 /// A text as a double-quoted scalar. JSON's strings are YAML's, but for characters that YAML does not print.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for character in text.chars() {

@@ -45,6 +45,8 @@ pub(super) const PROVENANCE: Keys = Keys::new(&["section", "row"], &[]);
 pub struct MatrixReading {
     /// The systems of all files without errors.
     pub matrix: Matrix,
+    /// The file of each system, as its path was given, by the system's index.
+    pub files: Vec<String>,
     /// What was found in the files.
     pub findings: Findings,
     /// Ids of systems whose files have errors, as far as the ids could be read.
@@ -151,6 +153,9 @@ fn read_source(
         }
     } else if system.is_none() {
         reading.nameless = true;
+    }
+    if system.is_some() {
+        reading.files.push(source.name().to_owned());
     }
     reading.matrix.systems.extend(system);
     reading.findings.append(reporter.finish());

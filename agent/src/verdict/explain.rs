@@ -192,7 +192,7 @@ fn because_of_name(
 }
 
 /// The flow as the tables look it up.
-fn flow_key(asked: &Asked) -> (FlowKey, Side) {
+pub(crate) fn flow_key(asked: &Asked) -> (FlowKey, Side) {
     let icmp = matches!(asked.protocol, protocol::ICMP | protocol::ICMPV6);
     let ports = protocol::has_ports(asked.protocol);
     FlowKey::of(&Packet {

@@ -1,0 +1,249 @@
+//! Hourly records judged by the matrix and the site of now, and the two ends that a requirement for them would name.
+//!
+//! What the matrix says of a record depends on the classes of its addresses, its names and its service alone, of which
+//! there are few, so that it is worked out once for each.
+
+use std::sync::Arc;
+
+use flowproof_common::address::Address;
+use flowproof_common::classify::{BROADCAST, Tables as _, Verdict, slot_of};
+use flowproof_common::protocol;
+use foldhash::{HashMap, HashMapExt};
+
+use crate::ledger::HourKey;
+use crate::matrix::compiled::BoundRole;
+use crate::matrix::installed::Installed;
+use crate::matrix::installed::mixed::NamedEnd;
+use crate::matrix::{BuiltInRole, RoleRef, SystemIndex};
+use crate::names::patterns::PatternIndex;
+use crate::verdict::explain::flow_key;
+use crate::verdict::{Asked, Explainer};
+
+/// Answers that are remembered; beyond, all are forgotten and worked out anew.
+const MOST_REMEMBERED: usize = 500_000;
+
+/// One end of a proposed requirement.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum EndKey {
+    /// Addresses without any role or name.
+    Nobody,
+    /// Every address that stands for these names, and has no role. With blanks between them, as in the records.
+    Named(Arc<str>),
+    /// The limited broadcast address, or the directed one of a bound prefix.
+    Broadcast,
+    /// A role.
+    Role(BoundRole),
+}
+
+/// The ends of a proposed requirement, the initiator's first.
+pub(super) type Pair = (EndKey, EndKey);
+
+/// What the matrix says of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Judged {
+    /// A requirement covers it, or it is none of the matrix' business.
+    Settled,
+    /// A name would decide, and none was recorded.
+    Undecided,
+    /// No requirement covers it.
+    Unexpected(Pair),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Receiver {
+    One,
+    Broadcast,
+    Group,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Question {
+    from: u32,
+    to: u32,
+    receiver: Receiver,
+    protocol: u8,
+    port: u16,
+    names: Arc<str>,
+    unexpected: bool,
+}
+
+/// Judges records.
+#[derive(Debug)]
+pub(super) struct Judge {
+    explainer: Explainer,
+    /// With the slots that names make.
+    installed: Installed,
+    patterns: PatternIndex,
+    local: Option<SystemIndex>,
+    remembered: HashMap<Question, Judged>,
+}
+
+impl std::fmt::Debug for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} -> {} {}/{}",
+            self.from, self.to, self.protocol, self.port
+        )
+    }
+}
+
+impl Judge {
+    pub(super) fn new(explainer: Explainer, local: Option<SystemIndex>) -> Self {
+        let installed = explainer.installed().clone();
+        let names = &installed.compiled.names;
+        let patterns = PatternIndex::new(names.iter().map(|name| name.pattern.clone()));
+        Self {
+            explainer,
+            installed,
+            patterns,
+            local,
+            remembered: HashMap::new(),
+        }
+    }
+
+    pub(super) const fn explainer(&self) -> &Explainer {
+        &self.explainer
+    }
+
+    /// The end that an address is by its prefix alone.
+    pub(super) fn end_of(&self, address: Address) -> EndKey {
+        self.single(self.installed.roles_of(&address))
+    }
+
+    pub(super) fn judge(&mut self, key: &HourKey) -> Judged {
+        let [from, to] =
+            [&key.initiator, &key.responder].map(|address| self.installed.address_class(address));
+        let limited = Address::from_v4([255; 4]);
+        let question = Question {
+            from,
+            to,
+            receiver: if to & BROADCAST != 0 || key.responder == limited {
+                Receiver::Broadcast
+            } else if key.responder.is_group() {
+                Receiver::Group
+            } else {
+                Receiver::One
+            },
+            protocol: key.protocol,
+            port: key.port,
+            names: key.names.as_str().into(),
+            unexpected: key.verdict == Verdict::Unexpected,
+        };
+        if let Some(judged) = self.remembered.get(&question) {
+            return judged.clone();
+        }
+        let judged = self.work_out(key, &question);
+        if self.remembered.len() >= MOST_REMEMBERED {
+            self.remembered.clear();
+        }
+        self.remembered.insert(question, judged.clone());
+        judged
+    }
+
+    fn work_out(&mut self, key: &HourKey, question: &Question) -> Judged {
+        let asked = Asked {
+            initiator: key.initiator,
+            initiator_port: None,
+            responder: key.responder,
+            protocol: key.protocol,
+            service: key.port,
+        };
+        let (flow, initiator) = flow_key(&asked);
+        let mut patterns: Vec<u32> = key
+            .names
+            .split_whitespace()
+            .flat_map(|name| self.patterns.matches(name))
+            .collect();
+        patterns.sort_unstable();
+        patterns.dedup();
+        let from = NamedEnd {
+            class: question.from,
+            patterns: &[],
+        };
+        let to = NamedEnd {
+            class: question.to,
+            patterns: &patterns,
+        };
+        let verdict = if patterns.is_empty() {
+            let cover = slot_of(&self.installed, &flow, initiator);
+            // The capture of the time knew more of names than was recorded, or gave the flow up.
+            if cover.depends_on_name() && key.names.is_empty() && !question.unexpected {
+                return Judged::Undecided;
+            }
+            Verdict::of_slot(cover.slot())
+        } else {
+            Verdict::of_slot(self.installed.slot_by_names(&flow, initiator, from, to))
+        };
+        match verdict {
+            Verdict::Expected | Verdict::Unscoped => Judged::Settled,
+            Verdict::Unexpected => {
+                let from = self.installed.roles_of_class(question.from).to_vec();
+                let to = self.installed.roles_by_names(to);
+                Judged::Unexpected(self.pair(&from, &to, question))
+            }
+        }
+    }
+
+    /// Roles of one system if there are such: that pack can say it. A pair that talks already comes before others, and the
+    /// earlier role before the later, in the order of the files.
+    fn pair(&self, from: &[BoundRole], to: &[BoundRole], question: &Question) -> Pair {
+        let mut best: Option<((bool, BoundRole, BoundRole), Pair)> = None;
+        for &from in from.iter().filter(|role| is_declared(**role)) {
+            let built_in = |role| BoundRole {
+                system: from.system,
+                role: RoleRef::BuiltIn(role),
+            };
+            let to: Vec<BoundRole> = match question.receiver {
+                Receiver::Broadcast => vec![built_in(BuiltInRole::Broadcast)],
+                // A requirement of VRRP covers its groups.
+                Receiver::Group if question.protocol == protocol::VRRP => vec![from],
+                Receiver::Group | Receiver::One => to
+                    .iter()
+                    .copied()
+                    .filter(|role| role.system == from.system && is_declared(*role))
+                    .collect(),
+            };
+            for to in to {
+                let rank = (!self.talk(from, to), from, to);
+                if best.as_ref().is_none_or(|(before, _)| rank < *before) {
+                    best = Some((rank, (EndKey::Role(from), EndKey::Role(to))));
+                }
+            }
+        }
+        if let Some((_, pair)) = best {
+            return pair;
+        }
+        let to = match question.receiver {
+            Receiver::Broadcast => EndKey::Broadcast,
+            Receiver::Group | Receiver::One => match self.single(to) {
+                EndKey::Nobody if !question.names.is_empty() => {
+                    EndKey::Named(Arc::clone(&question.names))
+                }
+                end => end,
+            },
+        };
+        (self.single(from), to)
+    }
+
+    /// The role that stands for an end where the other is of no common system: one of the site-local system if there is
+    /// one, else the first, so that an address is always the same role's.
+    fn single(&self, roles: &[BoundRole]) -> EndKey {
+        let declared = || roles.iter().copied().filter(|role| is_declared(*role));
+        declared()
+            .find(|role| Some(role.system) == self.local)
+            .or_else(|| declared().min())
+            .map_or(EndKey::Nobody, EndKey::Role)
+    }
+
+    fn talk(&self, from: BoundRole, to: BoundRole) -> bool {
+        let system = self.installed.compiled.matrix.system(from.system);
+        system.requirements.iter().any(|row| {
+            (row.from, row.to) == (from.role, to.role) || (row.from, row.to) == (to.role, from.role)
+        })
+    }
+}
+
+fn is_declared(role: BoundRole) -> bool {
+    matches!(role.role, RoleRef::Declared(_))
+}
