@@ -35,7 +35,7 @@ use classes::{Classes, Part, Placed, Tag};
 pub const MAX_RULES: usize = 8_000_000;
 
 /// Where VRRP packets go: RFC 9568, section 8.1 (IPv4) and 8.2 (IPv6).
-const VRRP_GROUPS: [IpAddr; 2] = [
+pub(crate) const VRRP_GROUPS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18)),
     IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x12)),
 ];

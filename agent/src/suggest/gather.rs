@@ -9,7 +9,7 @@ use super::evidence::Tally;
 use super::judge::{EndKey, Judge, Judged, Pair};
 use super::least::LeastMap;
 use super::propose::{self, Suggestions, Totals};
-use super::survey::{Fan, Suspect, SuspectKey, is_ephemeral};
+use super::survey::{Fan, Suspect, SuspectKey, is_empty, is_ephemeral};
 use crate::ledger::HourRecord;
 
 /// Pairs of roles and services that are kept.
@@ -47,7 +47,7 @@ impl Gathering {
 
     /// Takes a record; their order does not matter.
     pub fn add(&mut self, record: &HourRecord) {
-        if is_ephemeral(&record.key) {
+        if is_ephemeral(&record.key) || is_empty(record) {
             return;
         }
         self.mark_reversed(record);

@@ -11,16 +11,20 @@ use flowproof_common::protocol;
 use foldhash::{HashMap, HashMapExt};
 
 use crate::ledger::HourKey;
+use crate::matrix::compile::VRRP_GROUPS;
 use crate::matrix::compiled::BoundRole;
 use crate::matrix::installed::Installed;
 use crate::matrix::installed::mixed::NamedEnd;
-use crate::matrix::{BuiltInRole, RoleRef, SystemIndex};
+use crate::matrix::{Binding, BuiltInRole, RoleRef, SystemIndex};
 use crate::names::patterns::PatternIndex;
 use crate::verdict::explain::flow_key;
 use crate::verdict::{Asked, Explainer};
 
 /// Answers that are remembered; beyond, all are forgotten and worked out anew.
 const MOST_REMEMBERED: usize = 500_000;
+
+/// Names that a role is ever made of.
+const MOST_NAMES: usize = 8;
 
 /// One end of a proposed requirement.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,7 +57,7 @@ pub(super) enum Judged {
 enum Receiver {
     One,
     Broadcast,
-    Group,
+    VrrpGroup,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -120,8 +124,8 @@ impl Judge {
             to,
             receiver: if to & BROADCAST != 0 || key.responder == limited {
                 Receiver::Broadcast
-            } else if key.responder.is_group() {
-                Receiver::Group
+            } else if VRRP_GROUPS.contains(&key.responder.into()) {
+                Receiver::VrrpGroup
             } else {
                 Receiver::One
             },
@@ -197,8 +201,8 @@ impl Judge {
             let to: Vec<BoundRole> = match question.receiver {
                 Receiver::Broadcast => vec![built_in(BuiltInRole::Broadcast)],
                 // A requirement of VRRP covers its groups.
-                Receiver::Group if question.protocol == protocol::VRRP => vec![from],
-                Receiver::Group | Receiver::One => to
+                Receiver::VrrpGroup if question.protocol == protocol::VRRP => vec![from],
+                Receiver::VrrpGroup | Receiver::One => to
                     .iter()
                     .copied()
                     .filter(|role| role.system == from.system && is_declared(*role))
@@ -216,11 +220,9 @@ impl Judge {
         }
         let to = match question.receiver {
             Receiver::Broadcast => EndKey::Broadcast,
-            Receiver::Group | Receiver::One => match self.single(to) {
-                EndKey::Nobody if !question.names.is_empty() => {
-                    EndKey::Named(Arc::clone(&question.names))
-                }
-                end => end,
+            Receiver::VrrpGroup | Receiver::One => match self.single(to) {
+                EndKey::Nobody => named(&question.names),
+                end @ (EndKey::Named(_) | EndKey::Broadcast | EndKey::Role(_)) => end,
             },
         };
         (self.single(from), to)
@@ -241,6 +243,20 @@ impl Judge {
         system.requirements.iter().any(|row| {
             (row.from, row.to) == (from.role, to.role) || (row.from, row.to) == (to.role, from.role)
         })
+    }
+}
+
+/// The names that a role can have; what DNS carries beyond host names is none.
+fn named(names: &str) -> EndKey {
+    let valid: Vec<&str> = names
+        .split_whitespace()
+        .filter(|name| matches!(Binding::parse(name), Ok(parsed) if matches!(parsed.binding, Binding::Name(_))))
+        .take(MOST_NAMES)
+        .collect();
+    if valid.is_empty() {
+        EndKey::Nobody
+    } else {
+        EndKey::Named(valid.join(" ").into())
     }
 }
 

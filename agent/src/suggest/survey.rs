@@ -41,6 +41,11 @@ pub(super) const fn is_ephemeral(key: &HourKey) -> bool {
     protocol::has_ports(key.protocol) && key.port >= FIRST_EPHEMERAL
 }
 
+/// Whether nothing was counted.
+pub(super) fn is_empty(record: &HourRecord) -> bool {
+    record.counts.begun == 0 && record.counts.decided.iter().all(|count| *count == 0)
+}
+
 /// What an initiator tried.
 #[derive(Debug, Clone)]
 pub(super) struct Fan {
@@ -165,6 +170,9 @@ impl Survey {
     /// Takes a record; their order does not matter.
     pub fn add(&mut self, record: &HourRecord) {
         self.totals.seen(record);
+        if is_empty(record) {
+            return;
+        }
         let pair = match self.judge.judge(&record.key) {
             Judged::Settled => return,
             Judged::Undecided => {

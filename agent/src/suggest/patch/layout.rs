@@ -37,12 +37,12 @@ pub(super) struct Layout {
     pub(super) items: Vec<Item>,
     /// The line of `requirements:`.
     pub(super) requirements: usize,
-    /// How roles are written; nothing if there are none.
-    pub(super) roles: Option<Roles>,
+    /// How roles are written; nothing if there are none. It only matters where some are added.
+    pub(super) roles: Result<Option<Roles>, LayoutError>,
 }
 
-/// The roles.
-#[derive(Debug)]
+/// How the roles stand.
+#[derive(Debug, Clone)]
 pub(super) struct Roles {
     /// Their last line.
     pub(super) last: usize,
@@ -83,7 +83,7 @@ impl Layout {
         let items = reader.items(key, value)?;
         let roles = find("roles")
             .map(|(key, value)| reader.roles(key, value))
-            .transpose()?;
+            .transpose();
         Ok(Self {
             items,
             requirements: line(&source, key),

@@ -11,7 +11,7 @@ use super::{NewRole, Proposal, Removal};
 use crate::import::quoted;
 use crate::matrix::{Matrix, System};
 pub use layout::LayoutError;
-use layout::{Item, Layout};
+use layout::{Item, Layout, Roles};
 use lines::{Edits, new_file};
 
 /// A change of one file.
@@ -88,7 +88,18 @@ pub fn change(
             }),
         }
     }
-    add_roles(&layout, &wanted.roles, &mut edits);
+    if !wanted.roles.is_empty() {
+        let roles = layout.roles.clone().map_err(|source| PatchError::Layout {
+            path: path.to_owned(),
+            source,
+        })?;
+        add_roles(
+            roles.as_ref(),
+            layout.requirements,
+            &wanted.roles,
+            &mut edits,
+        );
+    }
     add_requirements(&layout, &wanted.proposals, &mut edits);
     let (after, diff) = edits.apply(path, text);
     if !says(text, &after, wanted, &removed) {
@@ -143,15 +154,12 @@ pub fn rows(wanted: &Wanted<'_>) -> String {
     text
 }
 
-fn add_roles(layout: &Layout, roles: &[&NewRole], edits: &mut Edits) {
-    if roles.is_empty() {
-        return;
-    }
-    let (at, indent) = match &layout.roles {
-        Some(roles) => (roles.last + 1, roles.indent),
+fn add_roles(known: Option<&Roles>, requirements: usize, roles: &[&NewRole], edits: &mut Edits) {
+    let (at, indent) = match known {
+        Some(known) => (known.last + 1, known.indent),
         None => {
-            edits.insert(layout.requirements, ["roles:".to_owned()]);
-            (layout.requirements, 2)
+            edits.insert(requirements, ["roles:".to_owned()]);
+            (requirements, 2)
         }
     };
     edits.insert(
