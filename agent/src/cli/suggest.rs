@@ -79,7 +79,7 @@ pub(super) struct Arguments {
     #[arg(long, group = "evidence", value_name = "FILE", num_args = 1..)]
     capture: Vec<PathBuf>,
     /// Only the time this long before the ledger's last word, such as 7d
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, requires = "ledger")]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, conflicts_with = "capture")]
     since: Option<Duration>,
     /// Answered flows that a proposal needs
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
@@ -94,7 +94,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=36_500))]
     unused: u64,
     /// Take candidates for removal away in the patch
-    #[arg(long, requires = "ledger")]
+    #[arg(long, conflicts_with = "capture")]
     remove: bool,
     /// The site-local matrix, for what no single pack can say; made if there is none
     #[arg(long, value_name = "FILE", default_value = "local.yaml")]

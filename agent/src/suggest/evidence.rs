@@ -116,14 +116,20 @@ pub(super) fn answered(record: &HourRecord) -> u64 {
     record.counts.decided[Outcome::Answered as usize]
 }
 
-/// An hour since the Unix epoch, RFC 3339 to the minute.
+/// The begin of an hour since the Unix epoch, RFC 3339.
 fn hour_text(hour: u64) -> String {
     let time = std::time::UNIX_EPOCH
-        + std::time::Duration::from_secs(hour.saturating_mul(3_600).min(253_402_300_799));
-    let text = humantime::format_rfc3339_seconds(time).to_string();
-    // `2026-11-20T14:00:00Z`: the rest of an hour is noughts.
-    text.get(..16)
-        .map_or(text.clone(), |text| format!("{text}Z"))
+        + std::time::Duration::from_secs(hour.saturating_mul(3_600).min(LAST_SECOND));
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// The last second that RFC 3339 can tell, of the year 9999.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// The same for people: the rest of an hour is noughts.
+fn short(hour: &str) -> String {
+    hour.strip_suffix(":00Z")
+        .map_or_else(|| hour.to_owned(), |text| format!("{text}Z"))
 }
 
 /// Some of the addresses of an end.
@@ -194,14 +200,14 @@ impl Evidence {
             format!("{number} {what}{}", if number == 1 { "" } else { "s" })
         };
         let span = if self.first_hour == self.last_hour {
-            format!("in the hour of {}", self.first_hour)
+            format!("in the hour of {}", short(&self.first_hour))
         } else {
             format!(
                 "in {} of {}, {} to {}",
                 plural(self.hours, "hour"),
                 plural(self.days, "day"),
-                self.first_hour,
-                self.last_hour
+                short(&self.first_hour),
+                short(&self.last_hour)
             )
         };
         format!(

@@ -67,7 +67,6 @@ struct Question {
     receiver: Receiver,
     protocol: u8,
     port: u16,
-    names: Arc<str>,
     unexpected: bool,
 }
 
@@ -79,7 +78,9 @@ pub(super) struct Judge {
     installed: Installed,
     patterns: PatternIndex,
     local: Option<SystemIndex>,
-    remembered: HashMap<Question, Judged>,
+    /// By names, so that looking one up needs no copy of them.
+    remembered: HashMap<Box<str>, HashMap<Question, Judged>>,
+    remembered_count: usize,
 }
 
 impl std::fmt::Debug for Question {
@@ -103,6 +104,7 @@ impl Judge {
             patterns,
             local,
             remembered: HashMap::new(),
+            remembered_count: 0,
         }
     }
 
@@ -131,17 +133,20 @@ impl Judge {
             },
             protocol: key.protocol,
             port: key.port,
-            names: key.names.as_str().into(),
             unexpected: key.verdict == Verdict::Unexpected,
         };
-        if let Some(judged) = self.remembered.get(&question) {
+        let known = self.remembered.get(key.names.as_str());
+        if let Some(judged) = known.and_then(|known| known.get(&question)) {
             return judged.clone();
         }
         let judged = self.work_out(key, &question);
-        if self.remembered.len() >= MOST_REMEMBERED {
+        if self.remembered_count >= MOST_REMEMBERED {
             self.remembered.clear();
+            self.remembered_count = 0;
         }
-        self.remembered.insert(question, judged.clone());
+        self.remembered_count += 1;
+        let known = self.remembered.entry(key.names.as_str().into());
+        known.or_default().insert(question, judged.clone());
         judged
     }
 
@@ -184,14 +189,14 @@ impl Judge {
             Verdict::Unexpected => {
                 let from = self.installed.roles_of_class(question.from).to_vec();
                 let to = self.installed.roles_by_names(to);
-                Judged::Unexpected(self.pair(&from, &to, question))
+                Judged::Unexpected(self.pair(&from, &to, question, &key.names))
             }
         }
     }
 
     /// Roles of one system if there are such: that pack can say it. A pair that talks already comes before others, and the
     /// earlier role before the later, in the order of the files.
-    fn pair(&self, from: &[BoundRole], to: &[BoundRole], question: &Question) -> Pair {
+    fn pair(&self, from: &[BoundRole], to: &[BoundRole], question: &Question, names: &str) -> Pair {
         let mut best: Option<((bool, BoundRole, BoundRole), Pair)> = None;
         for &from in from.iter().filter(|role| is_declared(**role)) {
             let built_in = |role| BoundRole {
@@ -221,7 +226,7 @@ impl Judge {
         let to = match question.receiver {
             Receiver::Broadcast => EndKey::Broadcast,
             Receiver::VrrpGroup | Receiver::One => match self.single(to) {
-                EndKey::Nobody => named(&question.names),
+                EndKey::Nobody => named(names),
                 end @ (EndKey::Named(_) | EndKey::Broadcast | EndKey::Role(_)) => end,
             },
         };

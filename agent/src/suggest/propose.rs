@@ -203,6 +203,8 @@ impl Totals {
 struct Candidate {
     tally: Tally,
     doubts: Vec<String>,
+    /// A port that was seen, where the service is a range.
+    port: Option<u16>,
 }
 
 type Candidates = BTreeMap<(Pair, Service), Candidate>;
@@ -434,6 +436,7 @@ fn high(
         };
         let candidate = candidates.entry((pair, service)).or_default();
         candidate.tally.merge(&group.all);
+        candidate.port = group.span.map(|[low, _]| low);
         candidate.doubts.push(format!(
             "{}{} ports between {} and {} are taken for one range: narrow it if the product can be told its ports",
             if group.more { "more than " } else { "" },
@@ -639,10 +642,12 @@ fn build(chosen: Vec<Chosen>, judge: &Judge, options: &Options, out: &mut Sugges
     for Chosen {
         pair,
         service,
-        candidate: Candidate {
-            tally,
-            doubts: of_ports,
-        },
+        candidate:
+            Candidate {
+                tally,
+                doubts: of_ports,
+                port,
+            },
         by_answers,
     } in chosen
     {
@@ -671,7 +676,7 @@ fn build(chosen: Vec<Chosen>, judge: &Judge, options: &Options, out: &mut Sugges
             taken.entry(system.clone()).or_default(),
         );
         let evidence = tally.told(by_answers);
-        let near_misses = near_misses(judge, &pair, service, &tally);
+        let near_misses = near_misses(judge, &pair, service, port, &tally);
         let mut doubts = vec![
             "proposed from traffic, and not by the vendor's document: who needs it, and what for?"
                 .to_owned(),
@@ -712,7 +717,13 @@ fn build(chosen: Vec<Chosen>, judge: &Judge, options: &Options, out: &mut Sugges
 }
 
 /// What the first of the flows nearly met.
-fn near_misses(judge: &Judge, pair: &Pair, service: Service, tally: &Tally) -> Vec<Nearly> {
+fn near_misses(
+    judge: &Judge,
+    pair: &Pair,
+    service: Service,
+    port: Option<u16>,
+    tally: &Tally,
+) -> Vec<Nearly> {
     let ends = (
         tally.all.clients.items().first(),
         tally.all.servers.items().first(),
@@ -734,7 +745,7 @@ fn near_misses(judge: &Judge, pair: &Pair, service: Service, tally: &Tally) -> V
         initiator_port: None,
         responder: (*server).into(),
         protocol: number,
-        service: service.first().unwrap_or(echo),
+        service: port.or(service.first()).unwrap_or(echo),
     };
     let roles = |end: &EndKey| match end {
         EndKey::Role(role) => vec![*role],

@@ -1,4 +1,4 @@
-//! Capture files, `flowproof replay` and `flowproof report`, on files that the tests write themselves.
+//! Capture files, `flowproof replay`, `flowproof report` and `flowproof suggest`, on files that the tests write themselves.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
@@ -9,4 +9,5 @@ mod explained;
 mod files;
 mod ledger;
 mod report;
+mod suggest;
 mod tags;
