@@ -44,8 +44,6 @@ use crate::ledger::{self, HourKey, HourRecord, Reader};
 use crate::matrix::{Matrix, MatrixReading};
 use crate::suggest::{Local, Options, Suggestions, Survey, Unused, unused};
 
-/// Where a daemon keeps its ledger if nobody says otherwise.
-const STATE_DIRECTORY: &str = "/var/lib/flowproof";
 /// The id of the site-local system.
 const LOCAL: &str = "local";
 
@@ -53,8 +51,8 @@ const LOCAL: &str = "local";
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit codes: 0 nothing to suggest; 1 there are proposals or candidates for removal, or the matrix is not \
-                  valid; 2 usage or environment error. Nothing is changed: `--format patch` writes a diff that `patch -p1` \
-                  and `git apply` take.",
+                  valid; 2 usage or environment error. Nothing is changed: `--format patch` writes a diff for \
+                  `patch -p1` in the same folder, or `git apply` at the top of a repository.",
     group = clap::ArgGroup::new("evidence").required(true)
 )]
 pub(super) struct Arguments {
@@ -72,7 +70,7 @@ pub(super) struct Arguments {
         group = "evidence",
         value_name = "PATH",
         num_args = 0..=1,
-        default_missing_value = STATE_DIRECTORY
+        default_missing_value = super::ledger::DEFAULT
     )]
     ledger: Option<PathBuf>,
     /// Look at capture files (pcap or pcapng), or - for standard input
@@ -243,11 +241,7 @@ fn from_ledger(
     options: Options,
     page: &mut Page,
 ) -> Result<(), Error> {
-    let path = if path.is_dir() {
-        ledger::path(path)
-    } else {
-        path.to_owned()
-    };
+    let path = ledger::locate(path);
     page.source = format!("ledger {}", path.display());
     let mut reader = Reader::open_read_only(&path)?;
     reader.read(|view| {

@@ -1,6 +1,6 @@
 //! What becomes a proposal and what does not, each rule by an example; and what holds whatever the records are.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use flowproof_common::classify::Verdict;
 use flowproof_common::state::Outcome;
@@ -93,8 +93,11 @@ impl World {
         }
     }
 
-    fn shop() -> Self {
-        Self::new(&[("shop", SHOP), ("print", PRINT)])
+    /// Made once: compiling is most of what a test costs.
+    fn shop() -> &'static Self {
+        static WORLD: LazyLock<World> =
+            LazyLock::new(|| World::new(&[("shop", SHOP), ("print", PRINT)]));
+        &WORLD
     }
 
     fn suggest(&self, records: &[HourRecord]) -> Suggestions {
