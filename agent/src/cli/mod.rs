@@ -13,6 +13,7 @@ mod diff;
 mod explain;
 mod import;
 mod ledger;
+mod probe;
 mod replay;
 mod report;
 mod run;
@@ -32,6 +33,7 @@ use crate::engine::daemon::{ConfigError, DaemonError};
 use crate::import::ImportError;
 use crate::ledger::ReadError;
 use crate::matrix::compile::CompileError;
+use crate::probe::io::ProbeError;
 use crate::report::matrix_sheet::SheetError;
 use crate::yaml::LoadError;
 
@@ -58,6 +60,8 @@ enum Verb {
     Detach(detach::Arguments),
     /// Tell what differs between two matrices, and whether it changes judgement
     Diff(diff::Arguments),
+    /// Try the requirements that traffic has not verified yet, from this host
+    Probe(Box<probe::Arguments>),
     /// Judge the traffic of capture files
     Replay(replay::Arguments),
     /// Report what traffic showed of a matrix, or write the matrix as a sheet or a page
@@ -135,6 +139,15 @@ pub enum Error {
     /// A running daemon could not be asked.
     #[error(transparent)]
     Ask(#[from] explain::AskError),
+    /// Requirements could not be probed.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// A ledger could not be read.
+    #[error(transparent)]
+    Ledger(#[from] ReadError),
+    /// A signal ended it; what was known was printed.
+    #[error("interrupted before all was tried: what is not printed is not known")]
+    Interrupted,
     /// The result could not be written.
     #[error("cannot write the result")]
     Output(#[source] io::Error),
@@ -151,6 +164,7 @@ impl Cli {
             Verb::Import(arguments) => import::run(&arguments),
             Verb::Detach(arguments) => detach::run(&arguments),
             Verb::Diff(arguments) => diff::run(&arguments),
+            Verb::Probe(arguments) => probe::run(&arguments),
             Verb::Replay(arguments) => replay::run(&arguments),
             Verb::Report(arguments) => report::run(&arguments),
             Verb::Schema(arguments) => schema::run(&arguments),

@@ -3,4 +3,5 @@
 
 pub mod flow_line;
 pub mod metrics;
+pub mod probe_line;
 pub mod requirement_line;

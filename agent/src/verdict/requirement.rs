@@ -389,6 +389,12 @@ pub enum Blind {
     Elsewhere,
     /// It keeps up the link itself (IGMP, neighbour and listener discovery), which is never judged.
     LinkUpkeep,
+    /// Of a probe: another end initiates it.
+    NotFromHere,
+    /// Of a probe: the responder's role is bound to no single address or name.
+    NoExactAddress,
+    /// Of a probe: nothing can be asked by this protocol.
+    NoQuestion,
 }
 
 /// Why a state is as it is.
@@ -422,6 +428,9 @@ impl Cause {
             Self::Blind(Blind::OtherHost) => "other_host",
             Self::Blind(Blind::Elsewhere) => "not_captured_here",
             Self::Blind(Blind::LinkUpkeep) => "link_upkeep",
+            Self::Blind(Blind::NotFromHere) => "not_from_here",
+            Self::Blind(Blind::NoExactAddress) => "no_exact_address",
+            Self::Blind(Blind::NoQuestion) => "no_question",
         }
     }
 }
