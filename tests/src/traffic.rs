@@ -63,7 +63,7 @@ pub fn echo_tcp(listener: TcpListener) -> io::Result<Server> {
 ///
 /// # Errors
 /// The listener is broken.
-pub(crate) fn on_connections(
+pub fn on_connections(
     listener: TcpListener,
     converse: impl Fn(TcpStream) + Send + Sync + 'static,
 ) -> io::Result<Server> {
@@ -124,7 +124,7 @@ pub fn serve_udp(socket: UdpSocket, manner: Manner) -> io::Result<Server> {
 ///
 /// # Errors
 /// The socket is broken.
-pub(crate) fn on_datagrams(
+pub fn on_datagrams(
     socket: UdpSocket,
     mut take: impl FnMut(&[u8], SocketAddr) + Send + 'static,
 ) -> io::Result<Server> {

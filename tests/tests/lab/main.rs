@@ -8,6 +8,7 @@ mod flood;
 mod interfaces;
 mod ledger;
 mod names;
+mod probe;
 mod reload;
 mod replay;
 mod report;

@@ -66,7 +66,7 @@ pub struct Run {
 pub enum ProbeError {
     /// There is no such namespace, or it can't be opened.
     #[error(
-        "{}: no network namespace can be opened there: {source}; `ip netns list` shows those with a name, /proc/PID/ns/net is a process's", path.display()
+        "{}: no network namespace can be opened there (`ip netns list` shows those with a name, /proc/PID/ns/net is a process's)", path.display()
     )]
     NoNamespace {
         /// Where.
@@ -76,7 +76,7 @@ pub enum ProbeError {
     },
     /// The namespace can't be entered.
     #[error(
-        "{}: the network namespace can't be entered: {source}; that needs CAP_SYS_ADMIN: run as root", path.display()
+        "{}: the network namespace can't be entered (that needs CAP_SYS_ADMIN: run as root)", path.display()
     )]
     Namespace {
         /// Where.
@@ -90,7 +90,7 @@ pub enum ProbeError {
     )]
     TooMany(usize),
     /// Something that the system always has.
-    #[error("{action}: {source}")]
+    #[error("{action}")]
     System {
         /// What was tried.
         action: &'static str,

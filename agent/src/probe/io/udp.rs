@@ -77,12 +77,15 @@ impl Datagrams {
             let interest = Interest::READABLE | Interest::ERROR;
             while let Ok(ready) = tokio::time::timeout_at(end, self.0.ready(interest)).await {
                 ready?;
-                let received = self.0.try_io(interest, || {
-                    self.receive(&answer, &quotes, &mut strange)
-                        .ok_or_else(|| io::ErrorKind::WouldBlock.into())
-                });
-                if let Ok(heard) = received {
-                    return Ok(heard);
+                // One at a time: of both together, tokio 1.54 clears none.
+                for interest in [Interest::READABLE, Interest::ERROR] {
+                    let received = self.0.try_io(interest, || {
+                        self.receive(&answer, &quotes, &mut strange)
+                            .ok_or_else(|| io::ErrorKind::WouldBlock.into())
+                    });
+                    if let Ok(heard) = received {
+                        return Ok(heard);
+                    }
                 }
             }
         }
