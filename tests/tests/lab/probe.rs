@@ -48,6 +48,7 @@ requirements:
   - {id: forged, from: client, to: forger, services: [udp/123]}
   - {id: range, from: client, to: ranged, services: [tcp/9000-9004]}
   - {id: six, from: client, to: six, services: [tcp/8000, icmpv6]}
+  - {id: rejected-six, from: client, to: six, services: [tcp/8003]}
   - {id: net, from: client, to: net, services: [tcp/8000]}
   - {id: wild, from: client, to: wild, services: [tcp/443]}
   - {id: back, from: app, to: client, services: [tcp/9100]}
@@ -293,6 +294,8 @@ fn what_is_stopped(found: &[Value]) {
     assert_row(found, "dropped", blocked, Some("no_answer"), Some("path"));
     assert_row(found, "rejected", blocked, Some("prohibited"), Some(&hop));
     assert_eq!(row(found, "rejected")["confidence"], "high");
+    let hop = Some("hop fd00:20::1");
+    assert_row(found, "rejected-six", blocked, Some("prohibited"), hop);
     assert_row(found, "half", blocked, Some("refused"), Some("peer"));
     let half = &row(found, "half")["services"];
     assert_eq!(half[0]["state"], "verified");

@@ -53,3 +53,70 @@ pub(super) fn of_ledger(path: &Path) -> Result<BTreeSet<String>, Error> {
         .map(|(id, _)| id)
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ledger::{Batch, Ledger, Limits, ServiceId, ServiceSeen, WindowUpdate};
+    use crate::verdict::window::{Evidence, KeptService};
+
+    const NOW: u64 = 1_700_000_000_000_000_000;
+
+    #[test]
+    fn a_row_is_verified_if_what_was_used_of_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.sqlite");
+        let opened = Ledger::open(&path, Limits::default()).unwrap();
+        let mut batch = Batch {
+            until: NOW,
+            ..Batch::default()
+        };
+        let mut add = |requirement: &str, service: &str, state: Option<State>, attempt| {
+            let id = ServiceId {
+                system: "s".to_owned(),
+                requirement: requirement.to_owned(),
+                service: service.to_owned(),
+            };
+            let window = WindowUpdate {
+                head: KeptService {
+                    standing: state.map(|state| (state, NOW)),
+                    evidence: Evidence {
+                        last_attempt: attempt,
+                        ..Evidence::default()
+                    },
+                    ..KeptService::default()
+                },
+                buckets: BTreeMap::new(),
+                rewritten: false,
+            };
+            let seen = ServiceSeen {
+                window: Some(window),
+                ..ServiceSeen::default()
+            };
+            batch.services.insert(id, seen);
+        };
+        add("used", "tcp/80", Some(State::Silent), None);
+        add("used", "tcp/443", Some(State::Verified), Some(NOW));
+        add("lossy", "tcp/80", Some(State::Unknown), None);
+        add("lossy", "tcp/443", Some(State::Verified), Some(NOW));
+        add("half", "tcp/80", Some(State::Blocked), Some(NOW));
+        add("half", "tcp/443", Some(State::Verified), Some(NOW));
+        add("open", "tcp/80", Some(State::Unknown), Some(NOW));
+        add("open", "tcp/443", Some(State::Verified), Some(NOW));
+        add("idle", "tcp/443", Some(State::Silent), None);
+        add("new", "tcp/443", None, None);
+        opened.ledger.record(batch);
+        assert!(opened.ledger.flush(Duration::from_secs(30)));
+        let verified = of_ledger(&path).unwrap();
+        let expect = ["s/lossy", "s/used"].map(str::to_owned);
+        assert_eq!(verified, expect.into());
+    }
+
+    #[test]
+    fn who_is_no_daemon_is_named() {
+        let error = of_daemon("https://localhost").unwrap_err().to_string();
+        assert!(error.contains("only http"), "{error}");
+    }
+}

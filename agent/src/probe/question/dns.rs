@@ -36,10 +36,10 @@ pub(super) fn answer(asked: &[u8], heard: &[u8]) -> Option<String> {
         _ => return None,
     }
     Some(match header[3] & 0xf {
-        0 => "answered: NOERROR".to_owned(),
-        2 => "answered: SERVFAIL".to_owned(),
-        5 => "answered: REFUSED".to_owned(),
-        code => format!("answered: response code {code}"),
+        0 => "response: NOERROR".to_owned(),
+        2 => "response: SERVFAIL".to_owned(),
+        5 => "response: REFUSED".to_owned(),
+        code => format!("response: response code {code}"),
     })
 }
 
@@ -83,15 +83,15 @@ mod tests {
         };
         check(
             &response(0x1112, true, ResponseCode::NoError),
-            Some("answered: NOERROR"),
+            Some("response: NOERROR"),
         );
         check(
             &response(0x1112, true, ResponseCode::Refused),
-            Some("answered: REFUSED"),
+            Some("response: REFUSED"),
         );
         check(
             &response(0x1112, false, ResponseCode::NotImp),
-            Some("answered: response code 4"),
+            Some("response: response code 4"),
         );
         // Another transaction's, another question's, cut, nothing.
         check(&response(0x1113, true, ResponseCode::NoError), None);

@@ -93,8 +93,8 @@ pub(super) fn answer(heard: &[u8]) -> Option<String> {
         return None;
     }
     Some(match code {
-        Some(code) if kind == KRB_ERROR => format!("answered: Kerberos error {code}"),
-        Some(_) | None if kind == AS_REP => "answered: AS-REP".to_owned(),
+        Some(code) if kind == KRB_ERROR => format!("Kerberos error {code}"),
+        Some(_) | None if kind == AS_REP => "AS-REP".to_owned(),
         Some(_) | None => return None,
     })
 }
@@ -208,10 +208,7 @@ mod tests {
 
     #[test]
     fn only_a_whole_answer_of_a_kdc_counts() {
-        assert_eq!(
-            answer(&error(5, 30)).as_deref(),
-            Some("answered: Kerberos error 68")
-        );
+        assert_eq!(answer(&error(5, 30)).as_deref(), Some("Kerberos error 68"));
         assert_eq!(answer(&error(4, 30)), None);
         assert_eq!(answer(&error(5, 10)), None);
         let whole = error(5, 30);

@@ -29,14 +29,14 @@ pub(super) fn answer(asked: &[u8], heard: &[u8]) -> Option<String> {
     }
     Some(match packet[1] {
         0 => format!(
-            "answered: kiss-o'-death {}",
+            "kiss-o'-death {}",
             String::from_utf8_lossy(&packet[12..16])
                 .chars()
                 .filter(char::is_ascii_graphic)
                 .collect::<String>()
         ),
-        16 => "answered: stratum 16, its clock is not set".to_owned(),
-        stratum => format!("answered: stratum {stratum}"),
+        16 => "stratum 16, its clock is not set".to_owned(),
+        stratum => format!("stratum {stratum}"),
     })
 }
 
@@ -71,15 +71,12 @@ mod tests {
         let check = |heard: &[u8], expect: Option<&str>| {
             assert_eq!(answer(&asked, heard).as_deref(), expect, "{heard:02x?}");
         };
-        check(&reply(&asked, 2), Some("answered: stratum 2"));
-        check(&reply(&asked, 0), Some("answered: kiss-o'-death RATE"));
-        check(
-            &reply(&asked, 16),
-            Some("answered: stratum 16, its clock is not set"),
-        );
+        check(&reply(&asked, 2), Some("stratum 2"));
+        check(&reply(&asked, 0), Some("kiss-o'-death RATE"));
+        check(&reply(&asked, 16), Some("stratum 16, its clock is not set"));
         let mut with_extension = reply(&asked, 2);
         with_extension.extend([0; 20]);
-        check(&with_extension, Some("answered: stratum 2"));
+        check(&with_extension, Some("stratum 2"));
         let mut others = seed();
         others[0] ^= 1;
         check(&reply(&question(&others), 2), None);

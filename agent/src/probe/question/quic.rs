@@ -40,7 +40,7 @@ pub(super) fn answer(asked: &[u8], heard: &[u8]) -> Option<String> {
     if !is_negotiation || !are_ours || versions.is_empty() || !versions.len().is_multiple_of(4) {
         return None;
     }
-    Some(format!("answered: {} QUIC versions", versions.len() / 4))
+    Some(format!("{} QUIC versions", versions.len() / 4))
 }
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ mod tests {
         let check = |heard: &[u8], expect: Option<&str>| {
             assert_eq!(answer(&asked, heard).as_deref(), expect, "{heard:02x?}");
         };
-        check(&heard, Some("answered: 2 QUIC versions"));
+        check(&heard, Some("2 QUIC versions"));
         check(&heard[..23], None);
         check(&heard[..26], None);
         let mut other = heard.clone();

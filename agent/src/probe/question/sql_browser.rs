@@ -22,7 +22,7 @@ pub(super) fn answer(heard: &[u8]) -> Option<String> {
         .windows(INSTANCE.len())
         .filter(|window| *window == INSTANCE)
         .count();
-    Some(format!("answered: {instances} instances"))
+    Some(format!("{instances} instances"))
 }
 
 /// The key before each instance's name in the answer.
@@ -42,9 +42,9 @@ mod tests {
         let text = b"ServerName;SQL1;InstanceName;MSSQLSERVER;IsClustered;No;Version;16.0.1000.6;tcp;1433;;";
         let mut heard = vec![5, u8::try_from(text.len()).unwrap(), 0];
         heard.extend(text);
-        assert_eq!(answer(&heard).as_deref(), Some("answered: 1 instances"));
+        assert_eq!(answer(&heard).as_deref(), Some("1 instances"));
         assert_eq!(answer(&heard[..heard.len() - 1]), None);
-        assert_eq!(answer(&[5, 0, 0]).as_deref(), Some("answered: 0 instances"));
+        assert_eq!(answer(&[5, 0, 0]).as_deref(), Some("0 instances"));
         assert_eq!(answer(&[4, 0, 0]), None);
         assert_eq!(answer(&[5]), None);
     }

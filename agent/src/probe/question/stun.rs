@@ -34,8 +34,8 @@ pub(super) fn answer(asked: &[u8], heard: &[u8]) -> Option<String> {
     }
     let kind = [header[0], header[1]];
     match kind {
-        SUCCESS => Some("answered: Binding success".to_owned()),
-        ERROR => Some("answered: Binding error".to_owned()),
+        SUCCESS => Some("Binding success".to_owned()),
+        ERROR => Some("Binding error".to_owned()),
         _ => None,
     }
 }
@@ -75,11 +75,8 @@ mod tests {
         let check = |heard: &[u8], expect: Option<&str>| {
             assert_eq!(answer(&asked, heard).as_deref(), expect, "{heard:02x?}");
         };
-        check(&response([1, 1], &asked), Some("answered: Binding success"));
-        check(
-            &response([1, 0x11], &asked),
-            Some("answered: Binding error"),
-        );
+        check(&response([1, 1], &asked), Some("Binding success"));
+        check(&response([1, 0x11], &asked), Some("Binding error"));
         let mut other = seed();
         other[11] ^= 1;
         check(&response([1, 1], &question(&other)), None);
