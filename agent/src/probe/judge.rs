@@ -86,10 +86,16 @@ pub fn judge(probe: &Probe, service: Service, own: &[IpAddr], heard: &Heard) -> 
     if let Some(Place::Hop(hop)) = judged.place
         && own.iter().any(|own| Address::from(*own) == hop)
     {
-        judged.place = Some(Place::ThisHost);
-        judged.evidence.push(
-            "this host says so itself: a filter of its own, no route, or nobody has the address on the link".to_owned(),
-        );
+        let (place, words) = if is_neighbour_silent(heard) {
+            (
+                Place::Path,
+                "nobody has the address on this host's link: no answer to ARP or neighbour discovery",
+            )
+        } else {
+            (Place::ThisHost, "this host's own filter or routes say so")
+        };
+        judged.place = Some(place);
+        judged.evidence.push(words.to_owned());
     }
     if matches!(heard, Heard::Here(_)) && judged.place.is_some() {
         judged.place = Some(Place::ThisHost);
@@ -119,6 +125,26 @@ const fn hop(heard: &Heard) -> Option<Address> {
         | Heard::Here(_)
         | Heard::Silence { .. }
         | Heard::NotTried(_) => None,
+    }
+}
+
+/// Whether this is the error that a host sends itself when a neighbour does not answer: host unreachable (RFC 1122, section
+/// 3.3.2.4), address unreachable (RFC 4861, section 7.2.2).
+const fn is_neighbour_silent(heard: &Heard) -> bool {
+    match heard {
+        Heard::Icmp(error) | Heard::Hello(AfterHello::Icmp(error)) => matches!(
+            (error.hop.is_v4(), error.icmp_type, error.icmp_code),
+            (true, 3, 1) | (false, 1, 3)
+        ),
+        Heard::Connected
+        | Heard::Hello(
+            AfterHello::Spoke(_) | AfterHello::Reset | AfterHello::Closed | AfterHello::Silence,
+        )
+        | Heard::Answer(_)
+        | Heard::Reset
+        | Heard::Here(_)
+        | Heard::Silence { .. }
+        | Heard::NotTried(_) => false,
     }
 }
 
@@ -368,12 +394,10 @@ mod tests {
             icmp("fd00::1", 1, 1),
             (Prohibited, Some("hop fd00::1"), true),
         );
-        // This host's own filter or neighbour table.
-        check(
-            TCP,
-            icmp("10.20.0.2", 3, 1),
-            (Unreachable, Some("this_host"), true),
-        );
+        // A neighbour that does not answer, and this host's own filter.
+        let own = |icmp_code| icmp("10.20.0.2", 3, icmp_code);
+        check(TCP, own(1), (Unreachable, Some("path"), true));
+        check(TCP, own(13), (Prohibited, Some("this_host"), true));
         check(
             UDP,
             Heard::Here(Errno::EPERM),
