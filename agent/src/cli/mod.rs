@@ -142,9 +142,6 @@ pub enum Error {
     /// Requirements could not be probed.
     #[error(transparent)]
     Probe(#[from] ProbeError),
-    /// A ledger could not be read.
-    #[error(transparent)]
-    Ledger(#[from] ReadError),
     /// A signal ended it; what was known was printed.
     #[error("interrupted before all was tried: what is not printed is not known")]
     Interrupted,

@@ -212,7 +212,7 @@ fn wanted(arguments: &Arguments, judged: &Judged) -> Result<Wanted, Error> {
     } else if let Some(url) = &arguments.daemon {
         standing::of_daemon(url)?
     } else if let Some(path) = &arguments.ledger {
-        standing::of_ledger(path)?
+        standing::of_ledger(path, matrix)?
     } else {
         Default::default()
     };

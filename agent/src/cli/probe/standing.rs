@@ -1,14 +1,15 @@
 //! Which rows are verified already, by a running daemon or by a ledger.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::cli::Error;
 use crate::cli::explain::AskError;
 use crate::cli::explain::daemon::Remote;
+use crate::cli::ledger::{At, recall};
 use crate::export::requirement_line::RequirementLine;
-use crate::ledger::Reader;
-use crate::verdict::requirement::{Finding, State, of_services};
+use crate::matrix::Matrix;
+use crate::verdict::requirement::State;
 
 /// By what the daemon at `url` says now.
 pub(super) fn of_daemon(url: &str) -> Result<BTreeSet<String>, AskError> {
@@ -25,69 +26,67 @@ pub(super) fn of_daemon(url: &str) -> Result<BTreeSet<String>, AskError> {
         .collect())
 }
 
-/// By the states that a daemon wrote down last.
-pub(super) fn of_ledger(path: &Path) -> Result<BTreeSet<String>, Error> {
-    let services = Reader::open_read_only(path)?.read(|view| view.services())?;
-    let mut rows: BTreeMap<String, Vec<Finding>> = BTreeMap::new();
-    for service in services {
-        let Some((state, _since)) = service.window.standing else {
-            continue;
-        };
-        let id = format!("{}/{}", service.id.system, service.id.requirement);
-        rows.entry(id).or_default().push(Finding {
-            state,
-            cause: None,
-            place: None,
-            confidence: None,
-            // A service that was tried without a decision keeps its row from being verified; one that nobody used does not.
-            attempted: match state {
-                State::Verified | State::Degraded | State::Blocked => true,
-                State::Unknown => service.window.evidence.last_attempt.is_some(),
-                State::Silent | State::Unobservable => false,
-            },
-        });
-    }
-    Ok(rows
-        .into_iter()
-        .filter(|(_, findings)| of_services(findings.iter().copied()).state == State::Verified)
-        .map(|(id, _)| id)
+/// By what a ledger comes to now: what was answered in its window is verified, however long nobody has watched.
+pub(super) fn of_ledger(path: &Path, matrix: &Matrix) -> Result<BTreeSet<String>, Error> {
+    let (recalled, (), _) = recall(path, At::Now, |_| Ok(()))?;
+    let lines = matrix.systems.iter().flat_map(|system| {
+        let row = |requirement| recalled.requirement(system, requirement);
+        system.requirements.iter().map(row)
+    });
+    Ok(lines
+        .filter(|line| line.state == State::Verified.name())
+        .map(|line| line.id)
         .collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::collections::BTreeMap;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::ledger::{Batch, Ledger, Limits, ServiceId, ServiceSeen, WindowUpdate};
-    use crate::verdict::window::{Evidence, KeptService};
-
-    const NOW: u64 = 1_700_000_000_000_000_000;
+    use crate::names::wall_time;
+    use crate::verdict::requirement::Vantage;
+    use crate::verdict::window::{Evidence, KeptService, KeptWatch};
 
     #[test]
-    fn a_row_is_verified_if_what_was_used_of_it_is() {
+    fn a_row_is_verified_if_it_was_answered_in_the_window() {
+        let day = 86_400_000_000_000;
+        let now = wall_time::nanos(SystemTime::now());
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.sqlite");
-        let opened = Ledger::open(&path, Limits::default()).unwrap();
+        let opened = Ledger::open(&crate::ledger::path(folder.path()), Limits::default()).unwrap();
         let mut batch = Batch {
-            until: NOW,
+            until: now,
+            watch: Some(KeptWatch {
+                until: now,
+                window: day,
+                ..KeptWatch::default()
+            }),
             ..Batch::default()
         };
-        let mut add = |requirement: &str, service: &str, state: Option<State>, attempt| {
+        for (requirement, answer) in [
+            ("used", Some(now - 1)),
+            ("stale", Some(now - day - 1)),
+            ("idle", None),
+        ] {
             let id = ServiceId {
                 system: "s".to_owned(),
                 requirement: requirement.to_owned(),
-                service: service.to_owned(),
+                service: "tcp/443".to_owned(),
+            };
+            let head = KeptService {
+                begins: Some(1),
+                vantage: Some(Vantage::Clear),
+                evidence: Evidence {
+                    last_attempt: answer,
+                    last_answer: answer,
+                    last_failure: None,
+                },
+                ..KeptService::default()
             };
             let window = WindowUpdate {
-                head: KeptService {
-                    standing: state.map(|state| (state, NOW)),
-                    evidence: Evidence {
-                        last_attempt: attempt,
-                        ..Evidence::default()
-                    },
-                    ..KeptService::default()
-                },
+                head,
                 buckets: BTreeMap::new(),
                 rewritten: false,
             };
@@ -96,22 +95,15 @@ mod tests {
                 ..ServiceSeen::default()
             };
             batch.services.insert(id, seen);
-        };
-        add("used", "tcp/80", Some(State::Silent), None);
-        add("used", "tcp/443", Some(State::Verified), Some(NOW));
-        add("lossy", "tcp/80", Some(State::Unknown), None);
-        add("lossy", "tcp/443", Some(State::Verified), Some(NOW));
-        add("half", "tcp/80", Some(State::Blocked), Some(NOW));
-        add("half", "tcp/443", Some(State::Verified), Some(NOW));
-        add("open", "tcp/80", Some(State::Unknown), Some(NOW));
-        add("open", "tcp/443", Some(State::Verified), Some(NOW));
-        add("idle", "tcp/443", Some(State::Silent), None);
-        add("new", "tcp/443", None, None);
+        }
         opened.ledger.record(batch);
         assert!(opened.ledger.flush(Duration::from_secs(30)));
-        let verified = of_ledger(&path).unwrap();
-        let expect = ["s/lossy", "s/used"].map(str::to_owned);
-        assert_eq!(verified, expect.into());
+        let rows = ["used", "stale", "idle", "unheard-of"]
+            .map(|id| format!("{{id: {id}, from: any, to: any, services: [tcp/443]}}"));
+        let text = format!("system: s\ntitle: S\nrequirements: [{}]\n", rows.join(", "));
+        let matrix = Matrix::read_text("m.yaml", &text).matrix;
+        let verified = of_ledger(folder.path(), &matrix).unwrap();
+        assert_eq!(verified, ["s/used".to_owned()].into());
     }
 
     #[test]
