@@ -288,6 +288,16 @@ impl Judge {
         self.counts.clone()
     }
 
+    #[cfg(test)]
+    pub(super) fn kinds_known(&self) -> usize {
+        self.kinds.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn names_known(&self) -> usize {
+        self.names.numbers.len()
+    }
+
     /// What came of all flows so far. Takes some microseconds a group.
     #[must_use]
     pub fn report(&self) -> DraftReport {
