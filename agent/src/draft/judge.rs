@@ -695,13 +695,16 @@ fn why_unused(
             RoleRef::BuiltIn(built_in) => built_in == BuiltInRole::Unknown,
         };
         if nobody {
-            let role = draft.matrix.system(system).role_id(role);
-            return (
-                "not_bound",
-                format!(
-                    "nobody has the role `{role}`: bind it in the site, or in that of the draft"
-                ),
-            );
+            let detail = match role {
+                RoleRef::Declared(_) => {
+                    let role = draft.matrix.system(system).role_id(role);
+                    format!(
+                        "nobody has the role `{role}`: bind it in the site, or in that of the draft"
+                    )
+                }
+                RoleRef::BuiltIn(_) => "it does not say who is at one of its ends".to_owned(),
+            };
+            return ("not_bound", detail);
         }
         named |= bound(role)
             .iter()

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use super::one_line;
-use crate::draft::report::{DraftReport, GroupLine, GroupList, Roles, SampleLine, Tally};
+use crate::draft::report::{
+    DraftReport, GroupLine, GroupList, Roles, SampleLine, Tally, Unused, Used,
+};
 
 /// Groups and rows of a kind that are told; the JSON form has all.
 const TOLD: usize = 30;
@@ -189,9 +191,14 @@ fn undecided(report: &DraftReport, out: &mut String) {
 }
 
 fn rows(report: &DraftReport, out: &mut String) {
+    // Of a row that nobody can use its silence says nothing.
+    let (usable, others): (Vec<&Unused>, Vec<&Unused>) = report
+        .unused
+        .iter()
+        .partition(|row| row.reason == "no_flow" || row.reason == "undecided");
     if !report.unused.is_empty() {
         out.push_str("\nrows of the draft without a flow\n");
-        for row in report.unused.iter().take(TOLD) {
+        list(&usable, out, |row, out| {
             let _ = writeln!(
                 out,
                 "  {} ({}{}): {}",
@@ -200,19 +207,19 @@ fn rows(report: &DraftReport, out: &mut String) {
                 if row.new { ", new" } else { "" },
                 one_line(&row.detail)
             );
-        }
-        if let Some(more) = report
-            .unused
-            .len()
-            .checked_sub(TOLD)
-            .filter(|more| *more > 0)
-        {
-            let _ = writeln!(out, "  and {more} more");
+        });
+        if !others.is_empty() {
+            let _ = writeln!(
+                out,
+                "  and {} that no flow can use: a role is not bound, or no service named",
+                others.len()
+            );
         }
     }
     if !report.used.is_empty() {
         out.push_str("\nrows of the draft with flows\n");
-        for row in report.used.iter().take(TOLD) {
+        let used: Vec<&Used> = report.used.iter().collect();
+        list(&used, out, |row, out| {
             let _ = writeln!(
                 out,
                 "  {}{}: {}",
@@ -220,9 +227,16 @@ fn rows(report: &DraftReport, out: &mut String) {
                 if row.new { " (new)" } else { "" },
                 told(row.tally)
             );
-        }
-        if let Some(more) = report.used.len().checked_sub(TOLD).filter(|more| *more > 0) {
-            let _ = writeln!(out, "  and {more} more");
-        }
+        });
+    }
+}
+
+/// The first of them, and how many more there are.
+fn list<T>(all: &[&T], out: &mut String, write: impl Fn(&T, &mut String)) {
+    for one in all.iter().take(TOLD) {
+        write(one, out);
+    }
+    if let Some(more) = all.len().checked_sub(TOLD).filter(|more| *more > 0) {
+        let _ = writeln!(out, "  and {more} more");
     }
 }
