@@ -26,7 +26,7 @@ use crate::matrix::compiled::Compiled;
 use crate::matrix::installed::MemberId;
 use crate::names::wall_time::shifted;
 use crate::verdict::near_miss::service_text;
-use crate::verdict::requirement::Vantage;
+use crate::verdict::requirement::{Failure, Vantage};
 use crate::verdict::vantage::{LossTotals, Losses, Sightline};
 use crate::verdict::window::{
     Absence, Change, Evidence, Gap, KeptService, KeptWatch, Look, Sample, ServiceWindow, Watch,
@@ -52,7 +52,9 @@ pub struct Row {
     pub totals: SlotTotals,
     /// When a packet was seen first and last, over all restarts; nanoseconds since the Unix epoch.
     pub seen: Option<[u64; 2]>,
-    /// The flow that failed last, in words, if one did.
+    /// The last failure, over all restarts.
+    pub last_failure: Option<Failure>,
+    /// What that rests on, in words; may be empty.
     pub failed: Arc<str>,
 }
 
@@ -212,6 +214,7 @@ impl Chronicle {
                 window: tracked.window.finding(now, &self.watch),
                 totals,
                 seen: tracked.seen,
+                last_failure: tracked.window.last_failure(),
                 failed: Arc::clone(&tracked.failed),
             });
         }

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -124,6 +125,8 @@ pub struct Evidence {
     book: Book,
     observe: Mutex<Arc<[IpNet]>>,
     draft: Mutex<Option<Judge>>,
+    /// Records that found no room between two rounds.
+    dropped: AtomicU64,
 }
 
 impl Evidence {
@@ -146,6 +149,7 @@ impl Evidence {
             book,
             observe: Mutex::new(Arc::new([])),
             draft: Mutex::new(None),
+            dropped: AtomicU64::new(0),
         }
     }
 
@@ -184,7 +188,9 @@ impl Evidence {
     /// How the ledger does; nothing if none is wanted.
     #[must_use]
     pub fn ledger(&self) -> Option<Status> {
-        self.book.status()
+        let mut status = self.book.status()?;
+        status.dropped += self.dropped.load(Ordering::Relaxed);
+        Some(status)
     }
 
     /// What is known now.
@@ -209,10 +215,8 @@ impl Evidence {
         let now = wall_time::nanos(SystemTime::now());
         let elapsed = rounds.last.elapsed();
         rounds.last += elapsed;
-        let dropped = gathered.record.dropped;
-        if dropped > 0 {
-            tracing::debug!(dropped, "flows found no room in the record of the hour");
-        }
+        self.dropped
+            .fetch_add(gathered.record.dropped, Ordering::Relaxed);
         if let Some(draft) = &mut *self.draft() {
             for (key, counts) in &gathered.record.hours {
                 draft.add(&HourRecord {

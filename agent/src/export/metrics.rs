@@ -554,7 +554,7 @@ fn evidence(standing: &Standing, ledger: Option<&Status>, families: &mut Vec<Met
     writes.push(&[], number(ledger.written));
     let mut dropped = Family::counter(
         "flowproof_ledger_dropped_total",
-        "Records that found no room in memory while the disk could not be written, and are lost.",
+        "Records that found no room in memory, and are lost: the disk could not be written, or more different flows began within a second than are told apart. Counts of rows are exact all the same.",
     );
     dropped.push(&[], number(ledger.dropped));
     for family in [up, until, bytes, writes, dropped] {

@@ -1,12 +1,15 @@
 //! A requirement in JSON, with the states of its services: the same line from `flowproof replay`, from the daemon's API
-//! and under `flowproof explain`. Every field is always there, null where it means nothing or is not known; but `since` and
-//! `ratio`, which are of states over a window alone.
+//! and under `flowproof explain`. Every field is always there, null where it means nothing or is not known; but `since`,
+//! `ratio` and `last_failure`, which are of states over a window alone.
 
+use flowproof_common::state::Outcome;
 use serde::{Deserialize, Serialize};
 
 use super::flow_line::time;
 use crate::matrix::Service;
-use crate::verdict::requirement::{Cause, Confidence, Finding, Observation, State, of_services};
+use crate::verdict::requirement::{
+    Cause, Confidence, Failure, Finding, Observation, State, of_services,
+};
 use crate::verdict::window::{Counts, WindowFinding};
 
 /// A service of a requirement.
@@ -32,7 +35,45 @@ pub struct ServiceLine {
     pub first_seen: Option<String>,
     /// Last packet, RFC 3339; ever, too.
     pub last_seen: Option<String>,
+    /// The last failure, ever, if the state is one over a window and there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<LastFailure>,
 }
+
+/// A failure of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastFailure {
+    /// When, RFC 3339.
+    pub at: String,
+    /// How.
+    pub outcome: String,
+    /// Where, if it can be told.
+    pub place: Option<String>,
+    /// What it rests on, in words; may be empty.
+    pub evidence: String,
+}
+
+impl LastFailure {
+    /// Of a failure timed in nanoseconds since the Unix epoch.
+    #[must_use]
+    pub fn new(failure: &Failure, evidence: &str) -> Self {
+        Self {
+            at: time(failure.at),
+            outcome: Outcome::name(failure.outcome).to_owned(),
+            place: failure.place.map(|place| place.to_string()),
+            evidence: evidence.to_owned(),
+        }
+    }
+}
+
+/// A service over a window: what was found, when a flow was first and last seen, ever, in nanoseconds since the Unix
+/// epoch, and its last failure, ever.
+pub type OverWindow = (
+    Service,
+    WindowFinding,
+    Option<[u64; 2]>,
+    Option<LastFailure>,
+);
 
 impl ServiceLine {
     /// The line of a service. The observation's times are nanoseconds since the Unix epoch.
@@ -48,13 +89,13 @@ impl ServiceLine {
             failed: observation.failed,
             first_seen: observation.first_seen.map(time),
             last_seen: observation.last_seen.map(time),
+            last_failure: None,
         }
     }
 
-    /// The line of a service over a window; `seen` is when a flow was first and last seen, ever. Nanoseconds since the Unix
-    /// epoch.
+    /// The line of a service over a window.
     #[must_use]
-    pub fn over_window(service: Service, found: &WindowFinding, seen: Option<[u64; 2]>) -> Self {
+    pub fn over_window((service, found, seen, last_failure): &OverWindow) -> Self {
         Self {
             service: service.to_string(),
             state: found.finding.state.name().to_owned(),
@@ -65,6 +106,7 @@ impl ServiceLine {
             failed: found.flows.failed,
             first_seen: seen.map(|[first, _]| time(first)),
             last_seen: seen.map(|[_, last]| time(last)),
+            last_failure: last_failure.clone(),
         }
     }
 }
@@ -111,28 +153,21 @@ impl RequirementLine {
         }
     }
 
-    /// The line of a requirement over a window, from its services, each with what was found and when it was first and last
-    /// seen.
+    /// The line of a requirement over a window, from its services.
     #[must_use]
-    pub fn over_window(
-        id: String,
-        services: &[(Service, WindowFinding, Option<[u64; 2]>)],
-    ) -> Self {
-        let finding = of_services(services.iter().map(|(_, found, _)| found.finding));
+    pub fn over_window(id: String, services: &[OverWindow]) -> Self {
+        let finding = of_services(services.iter().map(|(_, found, ..)| found.finding));
         let same = || {
             services
                 .iter()
-                .map(|(_, found, _)| found)
+                .map(|(_, found, ..)| found)
                 .filter(|found| found.finding.state == finding.state)
         };
         let mut sum = Counts::default();
         for found in same() {
             sum.add(&found.flows);
         }
-        let lines = services
-            .iter()
-            .map(|(service, found, seen)| ServiceLine::over_window(*service, found, *seen))
-            .collect();
+        let lines = services.iter().map(ServiceLine::over_window).collect();
         Self {
             since: same().filter_map(|found| found.since).min().map(time),
             ratio: sum
@@ -191,9 +226,9 @@ mod tests {
         let row = RequirementLine::over_window(
             "s/r".to_owned(),
             &[
-                (web, found(State::Degraded, 7, [1, 3]), Some([1, 9])),
-                (tls, found(State::Degraded, 5, [2, 2]), None),
-                (ssh, found(State::Verified, 2, [90, 0]), None),
+                (web, found(State::Degraded, 7, [1, 3]), Some([1, 9]), None),
+                (tls, found(State::Degraded, 5, [2, 2]), None, None),
+                (ssh, found(State::Verified, 2, [90, 0]), None, None),
             ],
         );
         assert_eq!((row.state.as_str(), row.ratio), ("degraded", Some(0.375)));
@@ -205,7 +240,7 @@ mod tests {
         assert_eq!(serde_json::from_str::<RequirementLine>(&text).unwrap(), row);
         let row = RequirementLine::over_window(
             "s/r".to_owned(),
-            &[(ssh, found(State::Verified, 2, [90, 0]), None)],
+            &[(ssh, found(State::Verified, 2, [90, 0]), None, None)],
         );
         assert_eq!((row.ratio, row.since), (None, Some(time(2))));
     }

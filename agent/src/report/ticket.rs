@@ -151,6 +151,19 @@ impl Ticket {
             (Some(party(from)), Some(party(to)))
         });
         let services: Vec<String> = failing.iter().map(|line| line.service.clone()).collect();
+        let mut failures = failures;
+        // No flow is known any more, and what the last one rested on was kept.
+        let kept = failing.iter().filter_map(|line| line.last_failure.as_ref());
+        if failures.evidence.is_empty() {
+            failures.evidence = kept
+                .clone()
+                .map(|failure| failure.evidence.clone())
+                .filter(|text| !text.is_empty())
+                .take(MOST)
+                .collect();
+        }
+        let last = kept.map(|failure| &failure.at).max();
+        failures.last = failures.last.max(last.cloned());
         // Of a row that was never answered the first attempt failed; of others only the flows tell.
         let since = row.since.clone().or_else(|| match row.state {
             State::Blocked => failing

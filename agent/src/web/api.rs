@@ -40,7 +40,7 @@ use crate::engine::actor::CommandError;
 use crate::engine::chronicle::Standing;
 use crate::engine::flows::{Flows, Query, QueryError};
 use crate::export::flow_line::{Facts, FlowLine, PENDING, time};
-use crate::export::requirement_line::RequirementLine;
+use crate::export::requirement_line::{LastFailure, RequirementLine};
 use crate::flow::Span;
 use crate::matrix::ServiceKey;
 use crate::report::render;
@@ -269,7 +269,9 @@ fn write_requirements(standing: &Standing, wanted: &[String]) -> Result<String, 
                 .of(keys)
                 .map(|row| {
                     let seen = row.seen.map(|seen| seen.map(to_milliseconds));
-                    (matrix.service(row.key), row.window, seen)
+                    let failure = row.last_failure;
+                    let failure = failure.map(|failure| LastFailure::new(&failure, &row.failed));
+                    (matrix.service(row.key), row.window, seen, failure)
                 })
                 .collect();
             array.push(&RequirementLine::over_window(id, &services))?;

@@ -370,6 +370,11 @@ fn without_chance(report: &str) -> String {
             .collect::<Vec<_>>()
             .join(" ")
             .replace("N SYN,", "N SYNs,");
+        // Flows that follow each other closely may have the same time.
+        let line = match &*line {
+            "    at TIME" => "    first TIME, last TIME".to_owned(),
+            _ => line,
+        };
         // How often it was sent again differs, and with it how many lines say so.
         let ticket = text.rsplit("\n\n").next().unwrap_or_default();
         if !line.starts_with("    Evidence:") || !ticket.lines().any(|said| said == line) {

@@ -364,6 +364,7 @@ mod tests {
                 failed: 2,
                 first_seen: None,
                 last_seen: Some("1970-01-01T00:00:01.500000000Z".to_owned()),
+                last_failure: None,
             }],
         });
         let (text, json) = explained("10.20.3.4 10.1.0.10:443/tcp", Some(&seen));

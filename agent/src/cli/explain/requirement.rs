@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flowproof_common::state::Outcome as FlowOutcome;
-
 use super::Arguments;
 use super::daemon::{AskError, Remote};
 use super::question::FlowError;
@@ -158,16 +156,6 @@ pub(super) struct Kept {
     pub(super) from: String,
     pub(super) ratio: Option<f64>,
     pub(super) last_answer: Option<String>,
-    pub(super) last_failure: Option<LastFailure>,
-}
-
-/// The last failure of a service, ever.
-#[derive(Debug, Clone, serde::Serialize)]
-pub(super) struct LastFailure {
-    pub(super) at: String,
-    pub(super) outcome: &'static str,
-    pub(super) place: Option<String>,
-    pub(super) evidence: String,
 }
 
 /// What is known of a requirement.
@@ -328,12 +316,6 @@ fn ask(look: &Look, judged: &Judged, row: &Row<'_>) -> Result<Facts, Error> {
                     .answered_ratio()
                     .filter(|_| finding.state == State::Degraded),
                 last_answer: record.last_answer.map(time),
-                last_failure: record.failure.as_ref().map(|seen| LastFailure {
-                    at: time(seen.failure.at),
-                    outcome: FlowOutcome::name(seen.failure.outcome),
-                    place: seen.failure.place.map(|place| place.to_string()),
-                    evidence: seen.evidence.clone(),
-                }),
             },
         );
     }

@@ -27,11 +27,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::outlook::{Subject, outlook};
-use super::requirement::{Facts, Kept, LastFailure, Row};
+use super::requirement::{Facts, Kept, Row};
 use super::seen::{flow_count, words};
 use crate::cli::replay::Judged;
 use crate::cli::snippet::visible;
-use crate::export::requirement_line::ServiceLine;
+use crate::export::requirement_line::{LastFailure, ServiceLine};
 use crate::matrix::compiled::{BoundRole, Compiled};
 use crate::matrix::{BuiltInRole, RoleRef, Service};
 use crate::report::model::{RoleName, Says};
@@ -229,7 +229,7 @@ impl RowPage<'_> {
             first_seen: line.and_then(|line| line.first_seen.as_deref()),
             last_seen: line.and_then(|line| line.last_seen.as_deref()),
             last_answer: kept.and_then(|kept| kept.last_answer.as_deref()),
-            last_failure: kept.and_then(|kept| kept.last_failure.as_ref()),
+            last_failure: line.and_then(|line| line.last_failure.as_ref()),
             outlook: state.map(|state| {
                 outlook(Subject {
                     state,
@@ -510,7 +510,7 @@ impl ServiceView<'_> {
             line(&format!(
                 "    failed last at {}: {}{}{evidence}",
                 failure.at,
-                words(failure.outcome),
+                words(&failure.outcome),
                 place.unwrap_or_default()
             ))?;
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use flowproof_common::classify::Verdict;
 use flowproof_common::state::Outcome;
 
-use crate::export::requirement_line::RequirementLine;
+use crate::export::requirement_line::{LastFailure, RequirementLine};
 use crate::ledger::{HourCounts, HourKey, ServiceId, ServiceRecord, UnexpectedRecord, View};
 use crate::matrix::{Requirement, Service, System};
 use crate::verdict::Asked;
@@ -207,7 +207,9 @@ impl Recalled {
             .map(|(service, id)| {
                 let known = self.service(&id);
                 let seen = known.record.and_then(|record| record.seen);
-                (service, known.found, seen)
+                let failure = known.record.and_then(|record| record.failure.as_ref());
+                let failure = failure.map(|seen| LastFailure::new(&seen.failure, &seen.evidence));
+                (service, known.found, seen, failure)
             })
             .collect();
         let id = format!("{}/{}", system.id, requirement.id);

@@ -275,6 +275,12 @@ impl ServiceWindow {
         self.kept.evidence.and(self.current)
     }
 
+    /// The last failure, in the window or before.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<Failure> {
+        self.evidence().last_failure
+    }
+
     /// Takes a sample at `now`, after [`Watch::look`] at the same time.
     pub fn observe(&mut self, now: u64, sample: &Sample, watch: &Watch) -> Change {
         let before = (self.kept.standing, self.evidence(), self.kept.counted);
