@@ -140,3 +140,6 @@ fn names_of(namer: &Namer, event: &Event, responder: &Address) -> String {
     names.sort_unstable();
     names.join(" ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -240,6 +240,13 @@ impl Scene {
         service: &str,
         judge: impl Fn() -> Result<(u64, u64, u64)>,
     ) {
+        // Both sides of QUIC go on sending while the name is read. A packet that another CPU counts at the very moment in
+        // which its flow is released may be counted twice or not at all for the row (`count_all` in the kernel programs).
+        let slack = if service.starts_with("udp") {
+            judge().map_or(0, |(flows, ..)| flows)
+        } else {
+            0
+        };
         let mut last = None;
         let found = wait_for(SOON, || {
             let expected = judge().expect("the judge knows");
@@ -250,7 +257,10 @@ impl Scene {
                 traffic(&metrics, requirement, service, "to_initiator").0,
             );
             last = Some((is, expected));
-            (is == expected).then_some(())
+            (is.0 == expected.0
+                && is.1.abs_diff(expected.1) <= slack
+                && is.2.abs_diff(expected.2) <= slack)
+                .then_some(())
         });
         assert!(
             found.is_some(),
