@@ -10,7 +10,6 @@ use flowproof_common::classify::Verdict;
 use hashbrown::HashMap;
 
 use super::groups::{Becomes, Group, GroupKey, Groups, Place, add};
-use super::opinion::{Edition, Missing};
 use super::overlay::DraftSystem;
 use super::report::{
     Counts, DraftReport, GroupLine, GroupList, Roles, SampleLine, SystemLine, Tally, Undecided,
@@ -24,8 +23,9 @@ use crate::matrix::{
     Binding, BuiltInRole, Protocol, Requirement, RequirementIndex, RoleRef, Service, ServiceKey,
     SystemIndex,
 };
-use crate::verdict::Asked;
 use crate::verdict::near_miss::service_text;
+use crate::verdict::recorded::{Edition, Missing};
+use crate::verdict::{Asked, Explainer};
 
 /// Kinds of flows, and texts of names, that are remembered; beyond, all are judged anew.
 const REMEMBERED: usize = 65_536;
@@ -99,8 +99,8 @@ impl Judge {
     pub fn new(in_force: Arc<Installed>, draft: Arc<Installed>) -> Self {
         Self {
             rows: Rows::new(&draft.compiled, &in_force.compiled),
-            in_force: Edition::new(in_force),
-            draft: Edition::new(draft),
+            in_force: Edition::new(Explainer::new(in_force)),
+            draft: Edition::new(Explainer::new(draft)),
             systems: Vec::new(),
             notes: Vec::new(),
             kinds: Map::default(),
@@ -409,7 +409,7 @@ impl Judge {
 
     fn near_misses(&self, asked: &Asked, from: &[BoundRole], to: &[BoundRole]) -> Vec<NearMiss> {
         let matrix = &self.draft.installed().compiled.matrix;
-        let misses = self.draft.explainer.near_misses_between(asked, from, to);
+        let misses = self.draft.explainer().near_misses_between(asked, from, to);
         misses
             .into_iter()
             .map(|miss| NearMiss {
@@ -489,11 +489,7 @@ impl Names {
         if let Some(number) = self.numbers.get(text) {
             return *number;
         }
-        let mut fitted: Fitted = editions.map(|edition| {
-            text.split_whitespace()
-                .map(|name| edition.patterns(name))
-                .collect()
-        });
+        let mut fitted: Fitted = editions.map(|edition| edition.patterns_of_each(text));
         for patterns in &mut fitted {
             // The first of those that are allowed counts, so that a second one like it changes nothing.
             let mut seen = BTreeSet::new();

@@ -6,19 +6,16 @@
 use std::sync::Arc;
 
 use flowproof_common::address::Address;
-use flowproof_common::classify::{BROADCAST, Tables as _, Verdict, slot_of};
+use flowproof_common::classify::{BROADCAST, Verdict};
 use flowproof_common::protocol;
 use foldhash::{HashMap, HashMapExt};
 
 use crate::ledger::HourKey;
 use crate::matrix::compile::VRRP_GROUPS;
 use crate::matrix::compiled::BoundRole;
-use crate::matrix::installed::Installed;
-use crate::matrix::installed::mixed::NamedEnd;
 use crate::matrix::{Binding, BuiltInRole, RoleRef, SystemIndex};
-use crate::names::patterns::PatternIndex;
-use crate::verdict::explain::flow_key;
-use crate::verdict::{Asked, Explainer};
+use crate::verdict::Explainer;
+use crate::verdict::recorded::{Edition, Opinion};
 
 /// Answers that are remembered; beyond, all are forgotten and worked out anew.
 const MOST_REMEMBERED: usize = 500_000;
@@ -73,10 +70,7 @@ struct Question {
 /// Judges records.
 #[derive(Debug)]
 pub(super) struct Judge {
-    explainer: Explainer,
-    /// With the slots that names make.
-    installed: Installed,
-    patterns: PatternIndex,
+    edition: Edition,
     local: Option<SystemIndex>,
     /// By names, so that looking one up needs no copy of them.
     remembered: HashMap<Box<str>, HashMap<Question, Judged>>,
@@ -95,13 +89,8 @@ impl std::fmt::Debug for Question {
 
 impl Judge {
     pub(super) fn new(explainer: Explainer, local: Option<SystemIndex>) -> Self {
-        let installed = explainer.installed().clone();
-        let names = &installed.compiled.names;
-        let patterns = PatternIndex::new(names.iter().map(|name| name.pattern.clone()));
         Self {
-            explainer,
-            installed,
-            patterns,
+            edition: Edition::new(explainer),
             local,
             remembered: HashMap::new(),
             remembered_count: 0,
@@ -109,17 +98,17 @@ impl Judge {
     }
 
     pub(super) const fn explainer(&self) -> &Explainer {
-        &self.explainer
+        self.edition.explainer()
     }
 
     /// The end that an address is by its prefix alone.
     pub(super) fn end_of(&self, address: Address) -> EndKey {
-        self.single(self.installed.roles_of(&address))
+        self.single(self.edition.installed().roles_of(&address))
     }
 
     pub(super) fn judge(&mut self, key: &HourKey) -> Judged {
         let [from, to] =
-            [&key.initiator, &key.responder].map(|address| self.installed.address_class(address));
+            [&key.initiator, &key.responder].map(|address| self.edition.class(address));
         let limited = Address::from_v4([255; 4]);
         let question = Question {
             from,
@@ -150,47 +139,24 @@ impl Judge {
         judged
     }
 
-    fn work_out(&mut self, key: &HourKey, question: &Question) -> Judged {
-        let asked = Asked {
-            initiator: key.initiator,
-            initiator_port: None,
-            responder: key.responder,
-            protocol: key.protocol,
-            service: key.port,
-        };
-        let (flow, initiator) = flow_key(&asked);
-        let mut patterns: Vec<u32> = key
-            .names
-            .split_whitespace()
-            .flat_map(|name| self.patterns.matches(name))
-            .collect();
-        patterns.sort_unstable();
-        patterns.dedup();
-        let from = NamedEnd {
-            class: question.from,
-            patterns: &[],
-        };
-        let to = NamedEnd {
-            class: question.to,
-            patterns: &patterns,
-        };
-        let verdict = if patterns.is_empty() {
-            let cover = slot_of(&self.installed, &flow, initiator);
-            // The capture of the time knew more of names than was recorded, or gave the flow up.
-            if cover.depends_on_name() && key.names.is_empty() && !question.unexpected {
-                return Judged::Undecided;
-            }
-            Verdict::of_slot(cover.slot())
-        } else {
-            Verdict::of_slot(self.installed.slot_by_names(&flow, initiator, from, to))
-        };
+    fn work_out(&self, key: &HourKey, question: &Question) -> Judged {
+        let names = self.edition.patterns_of_each(&key.names);
+        let classes = [question.from, question.to];
+        let Opinion {
+            verdict,
+            missing,
+            roles: [from, to],
+            members: _,
+        } = self
+            .edition
+            .opinion(classes, key.protocol, key.port, &names);
+        // The capture of the time knew more of names than was recorded, or gave the flow up.
+        if missing.is_some() && !question.unexpected {
+            return Judged::Undecided;
+        }
         match verdict {
             Verdict::Expected | Verdict::Unscoped => Judged::Settled,
-            Verdict::Unexpected => {
-                let from = self.installed.roles_of_class(question.from).to_vec();
-                let to = self.installed.roles_by_names(to);
-                Judged::Unexpected(self.pair(&from, &to, question, &key.names))
-            }
+            Verdict::Unexpected => Judged::Unexpected(self.pair(&from, &to, question, &key.names)),
         }
     }
 
@@ -244,7 +210,7 @@ impl Judge {
     }
 
     fn talk(&self, from: BoundRole, to: BoundRole) -> bool {
-        let system = self.installed.compiled.matrix.system(from.system);
+        let system = self.edition.installed().compiled.matrix.system(from.system);
         system.requirements.iter().any(|row| {
             (row.from, row.to) == (from.role, to.role) || (row.from, row.to) == (to.role, from.role)
         })

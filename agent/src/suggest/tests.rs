@@ -648,6 +648,28 @@ fn a_name_that_was_not_recorded_decides_nothing() {
     );
 }
 
+/// What is recorded are names of the flow or of its responder, which say nothing of who opened it.
+#[test]
+fn a_name_of_the_responder_does_not_stand_for_the_initiators() {
+    let shop = format!("{SHOP}  - {{id: push, from: agent, to: web, services: [tcp/8443]}}\n");
+    let world = World::new(&[("shop", &shop), ("print", PRINT)]);
+    let totals = |verdict| {
+        let records: Vec<HourRecord> = recurring("192.0.2.53", "10.2.0.1", "tcp/8443")
+            .into_iter()
+            .map(|record| {
+                let mut record = named(record, "shop.example");
+                record.key.verdict = verdict;
+                record
+            })
+            .collect();
+        let totals = world.suggest(&records).totals;
+        (totals.undecided_flows, totals.unexpected_flows)
+    };
+    assert_eq!(totals(Verdict::Expected), (4, 0));
+    // Who judged it then knew the initiator's names, or had waited for them long enough.
+    assert_eq!(totals(Verdict::Unexpected), (0, 4));
+}
+
 #[test]
 fn names_of_the_network_make_valid_ids() {
     let long = format!("{0}.{0}.{0}.example", "a".repeat(60));

@@ -5,6 +5,7 @@
 
 pub mod explain;
 pub mod near_miss;
+pub(crate) mod recorded;
 pub mod requirement;
 pub mod vantage;
 pub mod window;

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::super::opinion::Edition;
 use super::*;
 use crate::names::answer::Name;
+use crate::verdict::recorded::Edition;
 use crate::verdict::{Asked, Explainer};
 
 const BINDINGS: [&str; 7] = [
@@ -148,11 +148,11 @@ mod properties {
         #[test]
         fn an_opinion_is_what_explain_says(text in any_matrix(), flows in any_flows()) {
             let matrix = installed(&text);
-            let edition = Edition::new(Arc::clone(&matrix));
+            let edition = Edition::new(Explainer::new(Arc::clone(&matrix)));
             let explainer = Explainer::new(matrix);
             for HourRecord { key, .. } in &flows {
                 let name = (!key.names.is_empty()).then(|| Name::from(key.names.as_str()));
-                let patterns: Vec<Vec<u32>> = name.iter().map(|name| edition.patterns(name)).collect();
+                let patterns = edition.patterns_of_each(&key.names);
                 let classes = [&key.initiator, &key.responder].map(|end| edition.class(end));
                 let opinion = edition.opinion(classes, key.protocol, key.port, &patterns);
                 let asked = Asked {
@@ -179,7 +179,7 @@ mod properties {
         #[test]
         fn a_verdict_is_open_if_a_name_could_change_it(text in any_matrix(), flows in any_flows()) {
             let matrix = installed(&text);
-            let edition = Edition::new(Arc::clone(&matrix));
+            let edition = Edition::new(Explainer::new(Arc::clone(&matrix)));
             let explainer = Explainer::new(matrix);
             for HourRecord { key, .. } in flows.iter().filter(|flow| flow.key.names.is_empty()) {
                 let classes = [&key.initiator, &key.responder].map(|end| edition.class(end));

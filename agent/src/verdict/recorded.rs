@@ -1,6 +1,5 @@
-//! What one matrix says of a flow of which addresses, service and perhaps names were written down.
-
-use std::sync::Arc;
+//! What one matrix says of a flow of which addresses, service and perhaps names were written down. Drafts and proposals
+//! judge such flows anew, and are to say the same of them.
 
 use flowproof_common::address::Address;
 use flowproof_common::classify::{Tables as _, Verdict};
@@ -10,11 +9,12 @@ use crate::matrix::compiled::BoundRole;
 use crate::matrix::installed::Installed;
 use crate::matrix::installed::mixed::NamedEnd;
 use crate::names::patterns::PatternIndex;
-use crate::verdict::{Explainer, role_name};
+
+use super::{Explainer, role_name};
 
 /// The end whose missing name leaves a verdict open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Missing {
+pub(crate) enum Missing {
     /// The responder's: it was not learned, or not written down.
     Responder,
     /// The initiator's: evidence has no names of initiators.
@@ -23,56 +23,69 @@ pub(super) enum Missing {
 
 /// A matrix and what it takes to judge by it.
 #[derive(Debug)]
-pub(super) struct Edition {
-    pub(super) explainer: Explainer,
+pub(crate) struct Edition {
+    explainer: Explainer,
     patterns: PatternIndex,
 }
 
 /// What a matrix says of a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Opinion {
+pub(crate) struct Opinion {
     /// The verdict without the name that is missing, if one is.
-    pub(super) verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// What covers it, sorted.
-    pub(super) members: Vec<ServiceKey>,
+    pub(crate) members: Vec<ServiceKey>,
     /// Whether a name that was not written down may change the verdict.
-    pub(super) missing: Option<Missing>,
+    pub(crate) missing: Option<Missing>,
     /// Roles of initiator and responder.
-    pub(super) roles: [Vec<BoundRole>; 2],
+    pub(crate) roles: [Vec<BoundRole>; 2],
 }
 
 impl Edition {
-    pub(super) fn new(installed: Arc<Installed>) -> Self {
-        let patterns = installed.compiled.names.iter();
+    /// Judges by what `explainer` was made for.
+    pub(crate) fn new(explainer: Explainer) -> Self {
+        let names = &explainer.installed().compiled.names;
         Self {
-            patterns: PatternIndex::new(patterns.map(|name| name.pattern.clone())),
-            explainer: Explainer::new(installed),
+            patterns: PatternIndex::new(names.iter().map(|name| name.pattern.clone())),
+            explainer,
         }
     }
 
-    pub(super) fn installed(&self) -> &Installed {
+    pub(crate) const fn explainer(&self) -> &Explainer {
+        &self.explainer
+    }
+
+    pub(crate) fn installed(&self) -> &Installed {
         self.explainer.installed()
     }
 
     /// The class of an address by its prefix.
-    pub(super) fn class(&self, address: &Address) -> u32 {
+    pub(crate) fn class(&self, address: &Address) -> u32 {
         self.installed().address_class(address)
     }
 
     /// The class of a port or ICMP type: flows that differ in nothing else are judged alike.
-    pub(super) fn port_class(&self, port: u16) -> u16 {
+    pub(crate) fn port_class(&self, port: u16) -> u16 {
         self.installed().port_class(port)
     }
 
     /// The numbers of the patterns that a name fits, sorted.
-    pub(super) fn patterns(&self, name: &str) -> Vec<u32> {
+    fn patterns(&self, name: &str) -> Vec<u32> {
         let mut patterns: Vec<u32> = self.patterns.matches(name).collect();
         patterns.sort_unstable();
         patterns
     }
 
+    /// The same for each of the names of a record, which have blanks between them.
+    pub(crate) fn patterns_of_each(&self, names: &str) -> Vec<Vec<u32>> {
+        names
+            .split_whitespace()
+            .map(|name| self.patterns(name))
+            .collect()
+    }
+
     /// `system/role` of each.
-    pub(super) fn role_names(&self, roles: &[BoundRole]) -> Vec<String> {
+    pub(crate) fn role_names(&self, roles: &[BoundRole]) -> Vec<String> {
         let compiled = &self.installed().compiled;
         roles
             .iter()
@@ -82,7 +95,7 @@ impl Edition {
 
     /// Judges a flow between addresses of two prefix classes. `names` are the patterns of each name that was written
     /// down of the responder; as everywhere, of several names the one is taken that is allowed.
-    pub(super) fn opinion(
+    pub(crate) fn opinion(
         &self,
         classes: [u32; 2],
         protocol: u8,
