@@ -8,9 +8,6 @@ use clap::ValueEnum;
 use crate::ledger::{self, ReadError, Reader, View};
 use crate::report::recalled::{AsOf, Recalled};
 
-/// The state directory of a daemon whose configuration names no other.
-pub(super) const DEFAULT: &str = "/var/lib/flowproof";
-
 /// The moment that states are told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum At {

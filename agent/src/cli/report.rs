@@ -17,6 +17,7 @@ use super::tags::TagArguments;
 use super::{Error, Outcome, print, print_error, snippet};
 use crate::capture::CaptureError;
 use crate::capture::file::open_all;
+use crate::config::STATE_DIRECTORY;
 use crate::matrix::Matrix;
 use crate::matrix::compiled::BoundRole;
 use crate::report::model::{self, Evidence, Report};
@@ -56,7 +57,7 @@ pub(super) struct Arguments {
         long,
         value_name = "PATH",
         num_args = 0..=1,
-        default_missing_value = super::ledger::DEFAULT,
+        default_missing_value = STATE_DIRECTORY,
         conflicts_with_all = ["capture", "daemon"]
     )]
     ledger: Option<PathBuf>,

@@ -39,6 +39,7 @@ use super::tags::TagArguments;
 use super::{Error, Outcome, print, print_error, snippet};
 use crate::capture::CaptureError;
 use crate::capture::file::open_all;
+use crate::config::STATE_DIRECTORY;
 use crate::export::flow_line::time;
 use crate::ledger::{self, HourKey, HourRecord, Reader};
 use crate::matrix::{Matrix, MatrixReading};
@@ -70,7 +71,7 @@ pub(super) struct Arguments {
         group = "evidence",
         value_name = "PATH",
         num_args = 0..=1,
-        default_missing_value = super::ledger::DEFAULT
+        default_missing_value = STATE_DIRECTORY
     )]
     ledger: Option<PathBuf>,
     /// Look at capture files (pcap or pcapng), or - for standard input

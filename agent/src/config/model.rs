@@ -15,6 +15,9 @@ use crate::site::tags::TagOptions;
 /// Longest interface name in bytes (`IFNAMSIZ` in `linux/if.h`, without the final zero).
 const MAX_INTERFACE_NAME: usize = 15;
 
+/// Where a daemon keeps what is to outlive it unless it is told otherwise.
+pub const STATE_DIRECTORY: &str = "/var/lib/flowproof";
+
 /// Everything that `flowproof run` can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -437,7 +440,7 @@ impl Default for Config {
             draft: Vec::new(),
             draft_site: None,
             tags: TagsConfig::default(),
-            state_directory: PathBuf::from("/var/lib/flowproof"),
+            state_directory: PathBuf::from(STATE_DIRECTORY),
             capture: CaptureConfig {
                 backend: BackendChoice::Auto,
                 interfaces: vec![InterfacePattern::Auto],

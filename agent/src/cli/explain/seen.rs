@@ -306,7 +306,7 @@ pub(super) struct Look {
         long,
         value_name = "PATH",
         num_args = 0..=1,
-        default_missing_value = crate::cli::ledger::DEFAULT,
+        default_missing_value = crate::config::STATE_DIRECTORY,
         conflicts_with_all = ["capture", "daemon"]
     )]
     pub(super) ledger: Option<PathBuf>,

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::gather::Flow;
 use crate::cli::{Error, Format, print_error, snippet};
+use crate::config::STATE_DIRECTORY;
 use crate::draft::{DraftError, DraftFiles, DraftReport, Judge, Loaded};
 use crate::ledger::{self, HourKey, Reader};
 use crate::matrix::compile::HostAddresses;
@@ -16,9 +17,6 @@ use crate::verdict::vantage::Losses;
 use crate::verdict::window::{Gap, GapKind};
 
 use super::{Judged, hours, line};
-
-/// Where a daemon keeps its ledger unless it is told otherwise.
-const STATE_DIRECTORY: &str = "/var/lib/flowproof";
 
 /// The flags that put a draft on trial.
 #[derive(Debug, clap::Args)]
