@@ -1,4 +1,4 @@
-//! Opening a ledger that somebody names, for the verbs that read one.
+//! Opening a ledger that somebody names, for the verbs that read one: all take its file or the state directory that it is in.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 
 use crate::ledger::{self, ReadError, Reader, View};
+use crate::names::wall_time;
 use crate::report::recalled::{AsOf, Recalled};
 
 /// The moment that states are told of.
@@ -33,15 +34,19 @@ pub(super) fn recall<T>(
     at: At,
     more: impl FnOnce(&View<'_>) -> rusqlite::Result<T>,
 ) -> Result<(Recalled, T, PathBuf), ReadError> {
-    let path = ledger::locate(named);
-    let (recalled, more) = Reader::open_read_only(&path)?
-        .read(|view| Ok((Recalled::read(view, at.into(), now())?, more(view)?)))?;
+    let now = wall_time::nanos(SystemTime::now());
+    let ((recalled, more), path) = read(named, |view| {
+        Ok((Recalled::read(view, at.into(), now)?, more(view)?))
+    })?;
     Ok((recalled, more, path))
 }
 
-/// Nanoseconds since the Unix epoch; 0 before it.
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+/// What `look` reads of the ledger, all of one moment, and its file.
+pub(super) fn read<T>(
+    named: &Path,
+    look: impl FnOnce(&View<'_>) -> rusqlite::Result<T>,
+) -> Result<(T, PathBuf), ReadError> {
+    let path = ledger::locate(named);
+    let found = Reader::open_read_only(&path)?.read(look)?;
+    Ok((found, path))
 }

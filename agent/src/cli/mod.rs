@@ -228,6 +228,25 @@ mod tests {
     }
 
     #[test]
+    fn every_verb_takes_a_ledger_alike() {
+        let command = Cli::command();
+        let mut verbs = Vec::new();
+        for verb in command.get_subcommands() {
+            let ledger = verb.get_arguments().find(|it| it.get_id() == "ledger");
+            let Some(ledger) = ledger.filter(|it| it.get_value_names().is_some()) else {
+                continue;
+            };
+            let name = verb.get_name();
+            assert_eq!(ledger.get_num_args(), Some((0..=1).into()), "{name}");
+            let help = ledger.get_help().unwrap().to_string();
+            assert!(help.contains(crate::config::STATE_DIRECTORY), "{help}");
+            verbs.push(name);
+        }
+        verbs.sort_unstable();
+        assert_eq!(verbs, ["explain", "probe", "replay", "report", "suggest"]);
+    }
+
+    #[test]
     fn a_reader_that_went_away_is_no_error() {
         let mut sink = io::sink();
         let gone = |_: &mut dyn Write| Err(io::Error::from(io::ErrorKind::BrokenPipe));

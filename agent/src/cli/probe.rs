@@ -17,7 +17,7 @@ use super::replay::Judged;
 use super::tags::TagArguments;
 use super::{Error, Format, Outcome, print};
 use crate::capture::interfaces::own_addresses;
-use crate::config::{parse_duration, parse_resolver};
+use crate::config::{STATE_DIRECTORY, parse_duration, parse_resolver};
 use crate::export::probe_line::{Counts, PlanLine, PlannedLine, SummaryLine};
 use crate::matrix::compiled::BoundRole;
 use crate::matrix::{Binding, RoleRef};
@@ -70,8 +70,14 @@ pub(super) struct Arguments {
         conflicts_with = "ledger"
     )]
     daemon: Option<String>,
-    /// Leave out the rows that are verified by this ledger
-    #[arg(long, value_name = "FILE")]
+    /// Leave out the rows that are verified by a ledger, named by its file or by the daemon's state directory [default:
+    /// /var/lib/flowproof]
+    #[arg(
+        long,
+        value_name = "PATH",
+        num_args = 0..=1,
+        default_missing_value = STATE_DIRECTORY
+    )]
     ledger: Option<PathBuf>,
     /// Probe all rows; the same as naming neither a daemon nor a ledger
     #[arg(long, conflicts_with_all = ["daemon", "ledger", "requirement"])]
@@ -467,5 +473,9 @@ mod tests {
         let arguments = parse("--daemon --requirement a/b --requirement a/c").unwrap();
         assert_eq!(arguments.daemon.as_deref(), Some(DEFAULT_URL));
         assert_eq!(arguments.requirement, ["a/b", "a/c"]);
+        let ledger = |flags| parse(flags).unwrap().ledger;
+        assert_eq!(ledger(""), None);
+        assert_eq!(ledger("--ledger --dry-run"), Some(STATE_DIRECTORY.into()));
+        assert_eq!(ledger("--ledger state"), Some("state".into()));
     }
 }

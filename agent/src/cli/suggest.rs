@@ -36,12 +36,12 @@ use serde::Serialize;
 
 use super::replay::{Judged, Replayed, hours, replay};
 use super::tags::TagArguments;
-use super::{Error, Outcome, print, print_error, snippet};
+use super::{Error, Outcome, ledger, print, print_error, snippet};
 use crate::capture::CaptureError;
 use crate::capture::file::open_all;
 use crate::config::STATE_DIRECTORY;
 use crate::export::flow_line::time;
-use crate::ledger::{self, HourKey, HourRecord, Reader};
+use crate::ledger::{HourKey, HourRecord};
 use crate::matrix::{Matrix, MatrixReading};
 use crate::suggest::{Local, Options, Suggestions, Survey, Unused, unused};
 
@@ -65,7 +65,7 @@ pub(super) struct Arguments {
     site: PathBuf,
     #[command(flatten)]
     tags: TagArguments,
-    /// Look at a daemon's ledger: the file, or the daemon's state directory
+    /// Look at a ledger, named by its file or by the daemon's state directory [default: /var/lib/flowproof]
     #[arg(
         long,
         group = "evidence",
@@ -242,10 +242,7 @@ fn from_ledger(
     options: Options,
     page: &mut Page,
 ) -> Result<(), Error> {
-    let path = ledger::locate(path);
-    page.source = format!("ledger {}", path.display());
-    let mut reader = Reader::open_read_only(&path)?;
-    reader.read(|view| {
+    let ((), path) = ledger::read(path, |view| {
         let watch = view.watch()?;
         let until = watch.map(|watch| watch.until);
         let since = arguments.since.zip(until).map(|(length, until)| {
@@ -265,6 +262,7 @@ fn from_ledger(
         page.unused = Some(found);
         Ok(())
     })?;
+    page.source = format!("ledger {}", path.display());
     Ok(())
 }
 

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::gather::Flow;
-use crate::cli::{Error, Format, print_error, snippet};
+use crate::cli::{Error, Format, ledger, print_error, snippet};
 use crate::config::STATE_DIRECTORY;
 use crate::draft::{DraftError, DraftFiles, DraftReport, Judge, Loaded};
-use crate::ledger::{self, HourKey, Reader};
+use crate::ledger::HourKey;
 use crate::matrix::compile::HostAddresses;
 use crate::report::render;
 use crate::site::tags::TagOptions;
@@ -28,7 +28,8 @@ pub(super) struct DraftArguments {
     /// The site file of the draft [default: that of --site]
     #[arg(long, value_name = "FILE", requires = "matrix")]
     draft_site: Option<PathBuf>,
-    /// Judge the flows of a ledger in place of capture files: the file, or the state directory that it is in
+    /// Judge the flows of a ledger in place of capture files, named by its file or by the daemon's state directory
+    /// [default: /var/lib/flowproof]
     #[arg(
         long, value_name = "PATH", num_args = 0..=1, default_missing_value = STATE_DIRECTORY, conflicts_with = "files",
         requires = "matrix"
@@ -136,11 +137,6 @@ impl DraftArguments {
         now: SystemTime,
         judge: &mut Judge,
     ) -> Result<(), Error> {
-        let file = if path.is_dir() {
-            ledger::path(path)
-        } else {
-            path.to_owned()
-        };
         let since = self.since.map_or(0, |when| when.nanos(now));
         // A ledger's numbers have a sign.
         let until = self
@@ -152,7 +148,7 @@ impl DraftArguments {
             ));
         }
         let hours = HourKey::hour_of(since)..HourKey::hour_of(until - 1) + 1;
-        let gaps = Reader::open_read_only(&file)?.read(|view| {
+        let (gaps, _) = ledger::read(path, |view| {
             view.each_hour(hours, |record| judge.add(&record))?;
             view.gaps(since)
         })?;
