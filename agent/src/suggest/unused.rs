@@ -2,6 +2,7 @@
 //! rule that can go. Silence is told only of what was watched all the time: a loss, a gap or a daemon that was down within
 //! the days means that nobody can tell yet. What can't be seen from here is never a candidate.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use serde::Serialize;
@@ -10,7 +11,7 @@ use crate::ledger::{ServiceId, ServiceRecord};
 use crate::matrix::compiled::Compiled;
 use crate::matrix::{Requirement, ServiceKey, SystemIndex};
 use crate::verdict::requirement::State;
-use crate::verdict::window::{Gap, KeptWatch};
+use crate::verdict::window::{Gap, GapKind, KeptWatch};
 
 /// Nanoseconds of a day.
 const DAY: u64 = 86_400_000_000_000;
@@ -209,22 +210,23 @@ impl Look<'_> {
             .watch
             .last_names_lost
             .filter(|_| record.window.needs_names);
+        let lost = |kind: GapKind| Cow::from(format!("{} then", kind.words()));
         let doubts = [
-            (self.watch.last_blind, "not watched until then"),
-            (record.window.last_blind, "could not be seen until then"),
+            (self.watch.last_blind, "not watched until then".into()),
             (
-                self.watch.last_packets_lost,
-                "packets or events were lost then",
+                record.window.last_blind,
+                "could not be seen until then".into(),
             ),
-            (record.window.last_lossy, "packets or events were lost then"),
-            (names, "names of flows were lost then"),
+            (self.watch.last_packets_lost, lost(GapKind::PacketsLost)),
+            (record.window.last_lossy, lost(GapKind::PacketsLost)),
+            (names, lost(GapKind::NamesLost)),
         ];
         let doubt = doubts
             .into_iter()
             .filter_map(|(time, reason)| time.map(|time| (time, reason)))
             .max_by_key(|(time, _)| *time)
             .filter(|(time, _)| *time > begins);
-        let (from, reason) = doubt.unwrap_or((begins, "watched only since then"));
+        let (from, reason) = doubt.unwrap_or((begins, "watched only since then".into()));
         let watched = self.watch.until.saturating_sub(from);
         if from > self.since {
             return Fate::Untold {
@@ -243,18 +245,16 @@ impl Look<'_> {
     }
 
     /// The gap that ended then says more.
-    fn named<'a>(&self, at: u64, reason: &'a str) -> &'a str {
-        use crate::verdict::window::GapKind;
-
+    fn named(&self, at: u64, reason: Cow<'static, str>) -> Cow<'static, str> {
         match self
             .gaps
             .iter()
             .find(|gap| gap.to == at)
             .map(|gap| gap.kind)
         {
-            Some(GapKind::Down) => "the daemon was down until then",
-            Some(GapKind::Blind) => "nothing was captured until then",
-            Some(GapKind::ClockJump) => "the clock was set forward then",
+            Some(kind @ (GapKind::Down | GapKind::Blind | GapKind::ClockJump)) => {
+                format!("{} until then", kind.words()).into()
+            }
             Some(GapKind::PacketsLost | GapKind::NamesLost) | None => reason,
         }
     }

@@ -198,13 +198,7 @@ fn gap_notes(gaps: &[Gap], since: u64, until: u64) -> Vec<String> {
             let sum = inside
                 .iter()
                 .fold(0_u64, |sum, one| sum.saturating_add(*one));
-            let what = match kind {
-                GapKind::Down => "no daemon ran",
-                GapKind::Blind => "the daemon captured nothing",
-                GapKind::ClockJump => "the clock jumped",
-                GapKind::PacketsLost => "packets were lost",
-                GapKind::NamesLost => "names were lost",
-            };
+            let what = kind.words();
             let long = humantime::format_duration(Duration::from_secs(sum / 1_000_000_000));
             Some(format!(
                 "{what} for {long} in {}: a row without a flow may have had one then",
@@ -260,8 +254,8 @@ mod tests {
         assert_eq!(
             gap_notes(&gaps, 50 * S, 200 * S),
             [
-                "no daemon ran for 1m in 2 stretches: a row without a flow may have had one then",
-                "packets were lost for 0s in 1 stretch: a row without a flow may have had one then",
+                "the daemon was down for 1m in 2 stretches: a row without a flow may have had one then",
+                "packets or events were lost for 0s in 1 stretch: a row without a flow may have had one then",
             ]
         );
         assert_eq!(gap_notes(&[], 0, 1), [""; 0]);

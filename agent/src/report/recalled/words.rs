@@ -9,6 +9,9 @@ use crate::verdict::window::GapKind;
 /// Gaps that are told one by one.
 pub(super) const MOST_TOLD: usize = 8;
 
+/// Gaps in which was watched, and not well: they are told in sum.
+const LOSSES: [GapKind; 2] = [GapKind::PacketsLost, GapKind::NamesLost];
+
 impl Recalled {
     /// What the reader has to know beside the states: of which time they are, and when nobody watched.
     #[must_use]
@@ -42,16 +45,14 @@ impl Recalled {
     fn gap_notes(&self, notes: &mut Vec<String>) {
         let mut unwatched = Vec::new();
         for gap in &self.gaps {
-            let why = match gap.kind {
-                GapKind::Down => "the daemon was down",
-                GapKind::Blind => "nothing was captured",
-                GapKind::ClockJump => "the clock was set forward, or the host slept",
-                GapKind::PacketsLost | GapKind::NamesLost => continue,
-            };
+            if LOSSES.contains(&gap.kind) {
+                continue;
+            }
             unwatched.push(format!(
-                "not watched from {} to {}: {why}",
+                "not watched from {} to {}: {}",
                 time(gap.from),
-                time(gap.to)
+                time(gap.to),
+                gap.kind.words()
             ));
         }
         let earlier = unwatched.len().saturating_sub(MOST_TOLD);
@@ -61,14 +62,12 @@ impl Recalled {
             ));
         }
         notes.extend(unwatched.drain(earlier..));
-        for (kind, what) in [
-            (GapKind::PacketsLost, "packets or events"),
-            (GapKind::NamesLost, "names of flows"),
-        ] {
+        for kind in LOSSES {
             let times = || self.gaps.iter().filter(|gap| gap.kind == kind);
             if let Some(last) = times().map(|gap| gap.to).max() {
                 notes.push(format!(
-                    "{what} were lost {} time(s) in the window, last at {}",
+                    "{} {} time(s) in the window, last at {}",
+                    kind.words(),
                     times().count(),
                     time(last)
                 ));

@@ -50,6 +50,18 @@ impl GapKind {
         Self::NamesLost,
     ];
 
+    /// What happened, as a clause without an end, for people.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Down => "the daemon was down",
+            Self::Blind => "nothing was captured",
+            Self::ClockJump => "the clock was set forward or the host slept",
+            Self::PacketsLost => "packets or events were lost",
+            Self::NamesLost => "names of flows were lost",
+        }
+    }
+
     /// The name in JSON and in the ledger.
     #[must_use]
     pub const fn name(self) -> &'static str {
