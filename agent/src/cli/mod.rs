@@ -21,6 +21,7 @@ mod schema;
 mod snippet;
 mod suggest;
 mod tags;
+mod when;
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;

@@ -23,7 +23,7 @@ use crate::capture::{Capture as _, CaptureError, Progress, Snapshot};
 use crate::draft::{DraftReport, Judge};
 use crate::export::flow_line::{FlowLine, verdict_name};
 use crate::flow::{Limits, Span};
-use crate::names;
+use crate::names::{self, wall_time};
 use crate::verdict::requirement::State;
 use crate::verdict::vantage::Losses;
 use flowproof_common::classify::Verdict;
@@ -251,7 +251,7 @@ fn run_ledger(arguments: &Arguments, paths: &Paths, ledger: &Path) -> Result<Out
     };
     arguments
         .draft
-        .read_ledger(ledger, SystemTime::now(), &mut judge)?;
+        .read_ledger(ledger, wall_time::nanos(SystemTime::now()), &mut judge)?;
     let report = judge.report();
     print(|out| draft::write(&report, arguments.format, out))?;
     let fails = !arguments.fail_on.is_empty() && !report.counts.newly_unexpected.is_empty();

@@ -29,13 +29,13 @@ mod text;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::Serialize;
 
 use super::replay::{Judged, Replayed, hours, replay};
 use super::tags::TagArguments;
+use super::when::When;
 use super::{Error, Outcome, ledger, print, print_error, snippet};
 use crate::capture::CaptureError;
 use crate::capture::file::open_all;
@@ -77,9 +77,9 @@ pub(super) struct Arguments {
     /// Look at capture files (pcap or pcapng), or - for standard input
     #[arg(long, group = "evidence", value_name = "FILE", num_args = 1..)]
     capture: Vec<PathBuf>,
-    /// Only the time this long before the ledger's last word, such as 7d
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, conflicts_with = "capture")]
-    since: Option<Duration>,
+    /// Only hours from then on: an age before the ledger's last word such as 7d, or a time such as 2026-01-31T08:00:00Z
+    #[arg(long, value_name = "WHEN", value_parser = When::parse, conflicts_with = "capture")]
+    since: Option<When>,
     /// Answered flows that a proposal needs
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     min_flows: u64,
@@ -245,9 +245,10 @@ fn from_ledger(
     let ((), path) = ledger::read(path, |view| {
         let watch = view.watch()?;
         let until = watch.map(|watch| watch.until);
-        let since = arguments.since.zip(until).map(|(length, until)| {
-            until.saturating_sub(u64::try_from(length.as_nanos()).unwrap_or(u64::MAX))
-        });
+        let since = arguments
+            .since
+            .zip(until)
+            .map(|(since, until)| since.nanos(until));
         page.since = since.map(time);
         page.until = until.map(time);
         let hours = since.map_or(0, HourKey::hour_of)..u64::MAX;

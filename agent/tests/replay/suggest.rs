@@ -568,6 +568,9 @@ fn only_the_time_that_is_asked_for_counts() {
         ids("--since 10h --min-hours 1")[1],
         "client-to-web-tcp-8443"
     );
+    let since = lab.json(&format!("{LEDGER} --since 10h"))["since"].clone();
+    let written = format!("--since {}", since.as_str().unwrap());
+    assert_eq!(ids(&written), ids("--since 10h"));
     assert_eq!(ids("--min-flows 14").len(), 1);
     assert!(ids("--include-unanswered").contains(&"client-to-db-tcp-3306".to_owned()));
 }
