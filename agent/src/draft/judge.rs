@@ -24,7 +24,7 @@ use crate::matrix::{
     SystemIndex,
 };
 use crate::verdict::near_miss::service_text;
-use crate::verdict::recorded::{Edition, Missing};
+use crate::verdict::recorded::{Edition, Missing, Opinion};
 use crate::verdict::{Asked, Explainer};
 
 /// Kinds of flows, and texts of names, that are remembered; beyond, all are judged anew.
@@ -90,6 +90,8 @@ enum Change {
     GroupByPort(Box<GroupKey>),
     ByOtherRows,
     Still(Verdict),
+    /// The verdict hangs on a name, and whatever it is, both matrices judge alike.
+    StillOpen,
     Undecided(Missing, bool),
 }
 
@@ -166,6 +168,7 @@ impl Judge {
             Change::Still(Verdict::Expected) => &mut counts.still_expected,
             Change::Still(Verdict::Unexpected) => &mut counts.still_unexpected,
             Change::Still(Verdict::Unscoped) => &mut counts.still_unscoped,
+            Change::StillOpen => &mut counts.still_open,
             Change::Undecided(missing, also_in_force) => {
                 let [all, also] = self.undecided.entry(*missing).or_default();
                 add(all, &record.counts);
@@ -231,8 +234,13 @@ impl Judge {
         let otherwise = before.missing.is_none() && before.verdict != flow.verdict;
         if let Some(missing) = after.missing {
             self.open.insert((protocol, key.port[1]), port);
+            let change = if self.is_open_alike(key, flow, [&before, &after]) {
+                Change::StillOpen
+            } else {
+                Change::Undecided(missing, before.missing.is_some())
+            };
             return Kind {
-                change: Change::Undecided(missing, before.missing.is_some()),
+                change,
                 enters_scope: false,
                 otherwise,
                 used: Default::default(),
@@ -267,8 +275,7 @@ impl Judge {
             }
             None if was == Verdict::Expected
                 && before.missing.is_none()
-                && rows_of(&self.in_force, &before.members)
-                    != rows_of(&self.draft, &after.members) =>
+                && self.in_force.rows(before.members) != self.draft.rows(after.members) =>
             {
                 Change::ByOtherRows
             }
@@ -294,8 +301,33 @@ impl Judge {
     }
 
     #[cfg(test)]
+    pub(super) fn is_still_open(&mut self, flow: &HourKey) -> bool {
+        let number = self.kind(flow);
+        matches!(self.list[number as usize].change, Change::StillOpen)
+    }
+
+    #[cfg(test)]
     pub(super) fn names_known(&self) -> usize {
         self.names.numbers.len()
+    }
+
+    /// Whether both matrices would come to the same verdict, by the same rows, under whatever names.
+    fn is_open_alike(&self, key: &KindKey, flow: &HourKey, [before, after]: [&Opinion; 2]) -> bool {
+        if before.missing != after.missing || before.verdict != after.verdict {
+            return false;
+        }
+        // A name can make an unscoped flow unexpected, by giving it a role.
+        if before.verdict == Verdict::Unscoped
+            && !self.in_force.all_names().eq(self.draft.all_names())
+        {
+            return false;
+        }
+        let names = self.names.patterns(key.names);
+        let [in_force, draft] = [(&self.in_force, 0), (&self.draft, 1)].map(|(edition, which)| {
+            let classes = [key.from[which], key.to[which]];
+            edition.by_names(classes, flow.protocol, flow.port, names[which])
+        });
+        in_force == draft
     }
 
     /// What came of all flows so far. Takes some microseconds a group.
@@ -429,14 +461,6 @@ impl Counts {
             Becomes::Unscoped => &mut self.newly_unscoped,
         }
     }
-}
-
-fn rows_of(edition: &Edition, members: &[ServiceKey]) -> BTreeSet<String> {
-    let matrix = &edition.installed().compiled.matrix;
-    members
-        .iter()
-        .map(|member| matrix.requirement_id(member.system, member.requirement))
-        .collect()
 }
 
 fn undecided(missing: Missing, tally: Tally, also_in_force: Tally) -> Undecided {

@@ -6,7 +6,8 @@
 //!  "from","until",                       begin of the first hour and end of the last, RFC 3339; null without flows
 //!  "judged":TALLY,                       all flows that were judged
 //!  "counts":{"newly_unexpected":TALLY,"newly_covered":TALLY,"newly_unscoped":TALLY,"no_longer_unscoped":TALLY,
-//!     "by_other_rows":TALLY,"still_expected":TALLY,"still_unexpected":TALLY,"still_unscoped":TALLY,"undecided":TALLY},
+//!     "by_other_rows":TALLY,"still_expected":TALLY,"still_unexpected":TALLY,"still_unscoped":TALLY,"still_open":TALLY,
+//!     "undecided":TALLY},
 //!  "newly_unexpected":GROUPS,"newly_covered":GROUPS,"newly_unscoped":GROUPS,
 //!  "undecided":[{"reason":"no_name|initiator_name","detail",TALLY..,"also_in_force":TALLY}],
 //!  "judged_otherwise_then":TALLY,        flows that the matrix of their time judged otherwise than the one in force does now
@@ -115,7 +116,9 @@ pub struct Counts {
     pub still_unexpected: Tally,
     /// Unscoped by both.
     pub still_unscoped: Tally,
-    /// The draft's verdict hangs on a name that was not written down.
+    /// The verdict hangs on a name that was not written down; whatever it is, both judge alike, by the same requirements.
+    pub still_open: Tally,
+    /// The draft's verdict hangs on a name that was not written down, and may be another than that in force.
     pub undecided: Tally,
 }
 

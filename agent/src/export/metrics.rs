@@ -506,6 +506,7 @@ fn drafted(counts: &Counts) -> MetricFamily {
         ("still_expected", counts.still_expected),
         ("still_unexpected", counts.still_unexpected),
         ("still_unscoped", counts.still_unscoped),
+        ("still_open", counts.still_open),
         ("undecided", counts.undecided),
     ] {
         flows.push(&[("change", change)], number(tally.flows));

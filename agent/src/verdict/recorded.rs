@@ -1,6 +1,8 @@
 //! What one matrix says of a flow of which addresses, service and perhaps names were written down. Drafts and proposals
 //! judge such flows anew, and are to say the same of them.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use flowproof_common::address::Address;
 use flowproof_common::classify::{Tables as _, Verdict};
 
@@ -26,7 +28,13 @@ pub(crate) enum Missing {
 pub(crate) struct Edition {
     explainer: Explainer,
     patterns: PatternIndex,
+    /// Names and patterns that stand for the same roles: their texts, and the number of one of them.
+    alike: Vec<(String, u32)>,
 }
+
+/// What covers a flow if its ends stand for names: texts of the patterns of initiator and responder that are alike, and the
+/// requirements. Two matrices for which this is the same judge the flow alike, whatever the names are.
+pub(crate) type ByNames = BTreeSet<(String, String, BTreeSet<String>)>;
 
 /// What a matrix says of a flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +53,17 @@ impl Edition {
     /// Judges by what `explainer` was made for.
     pub(crate) fn new(explainer: Explainer) -> Self {
         let names = &explainer.installed().compiled.names;
+        let mut alike: BTreeMap<u32, (String, u32)> = BTreeMap::new();
+        for (number, name) in (0..).zip(names) {
+            let (texts, _) = alike
+                .entry(name.class)
+                .or_insert_with(|| (String::new(), number));
+            texts.push_str(name.pattern.as_str());
+            texts.push(' ');
+        }
         Self {
             patterns: PatternIndex::new(names.iter().map(|name| name.pattern.clone())),
+            alike: alike.into_values().collect(),
             explainer,
         }
     }
@@ -91,6 +108,61 @@ impl Edition {
             .iter()
             .map(|role| role_name(compiled, *role))
             .collect()
+    }
+
+    /// The requirements behind services, `system/requirement`.
+    pub(crate) fn rows(&self, members: impl IntoIterator<Item = ServiceKey>) -> BTreeSet<String> {
+        let matrix = &self.installed().compiled.matrix;
+        members
+            .into_iter()
+            .map(|member| matrix.requirement_id(member.system, member.requirement))
+            .collect()
+    }
+
+    /// Everything that has a name or pattern.
+    pub(crate) fn all_names(&self) -> impl Iterator<Item = &str> {
+        let names = self.installed().compiled.names.iter();
+        names.map(|name| name.pattern.as_str())
+    }
+
+    /// What would cover a flow under each pair of names of its ends; those of the responder are `names` if there are any.
+    /// An address that stands for several patterns is covered by what each of them is covered by.
+    pub(crate) fn by_names(
+        &self,
+        classes: [u32; 2],
+        protocol: u8,
+        service: u16,
+        names: &[Vec<u32>],
+    ) -> ByNames {
+        let any = || {
+            std::iter::once((String::new(), Vec::new())).chain(
+                self.alike
+                    .iter()
+                    .map(|(texts, number)| (texts.clone(), vec![*number])),
+            )
+        };
+        let responder: Vec<(String, Vec<u32>)> = if names.is_empty() {
+            any().collect()
+        } else {
+            vec![(String::new(), names.concat())]
+        };
+        let mut found = ByNames::new();
+        for (from, initiator) in any() {
+            for (to, responder) in &responder {
+                let ends = [initiator.as_slice(), responder.as_slice()];
+                let [from_end, to_end] = [0, 1].map(|end| NamedEnd {
+                    class: classes[end],
+                    patterns: ends[end],
+                });
+                let covered = self
+                    .installed()
+                    .covered_by_names(protocol, service, from_end, to_end);
+                if !covered.members.is_empty() {
+                    found.insert((from.clone(), to.clone(), self.rows(covered.members)));
+                }
+            }
+        }
+        found
     }
 
     /// Judges a flow between addresses of two prefix classes. `names` are the patterns of each name that was written

@@ -84,6 +84,7 @@ fn counted(report: &DraftReport) -> Vec<String> {
         ("still expected", counts.still_expected),
         ("still unexpected", counts.still_unexpected),
         ("still unscoped", counts.still_unscoped),
+        ("still open", counts.still_open),
         ("undecided", counts.undecided),
         ("otherwise", report.judged_otherwise_then),
     ]
@@ -242,8 +243,25 @@ fn a_name_that_nobody_wrote_down_is_no_verdict() {
         &["undecided 1/0", "initiator_name"],
     );
     let both = judged(&new, &new, &["10.0.0.1 192.0.2.1 443 6"], Verdict::Expected);
-    assert_eq!(counted(&both), ["undecided 6/3"]);
-    assert_eq!(both.undecided[0].also_in_force.flows, 6);
+    assert_eq!(counted(&both), ["still open 6/3"]);
+    let others = format!("{new}\n client -> cloud: tcp/443");
+    let open = judged(
+        &new,
+        &others,
+        &["10.0.0.1 192.0.2.1 443 6"],
+        Verdict::Expected,
+    );
+    assert_eq!(counted(&open), ["undecided 6/3"]);
+    assert_eq!(open.undecided[0].also_in_force.flows, 6);
+    // A row elsewhere changes nothing for it.
+    let elsewhere = format!("{new}\n client -> cloud: tcp/444");
+    let open = judged(
+        &new,
+        &elsewhere,
+        &["10.0.0.1 192.0.2.1 443 6"],
+        Verdict::Expected,
+    );
+    assert_eq!(counted(&open), ["still open 6/3"]);
     // The matrix of the time knew the name: its word counts where the record has none.
     let dropped = judged(&new, &old, &["10.0.0.1 192.0.2.1 443"], Verdict::Expected);
     assert_eq!(counted(&dropped), ["unexpected 1/0"]);

@@ -69,6 +69,7 @@ fn counts(report: &DraftReport, out: &mut String) {
         ("still expected", counts.still_expected),
         ("still unexpected", counts.still_unexpected),
         ("still unscoped", counts.still_unscoped),
+        ("still open", counts.still_open),
         ("undecided", counts.undecided),
     ] {
         if !tally.is_empty() {
