@@ -10,17 +10,13 @@ use flowproof_common::record::{Event, EventKind};
 use flowproof_common::state::Outcome;
 
 use super::unexpected::UnexpectedService;
-use crate::ledger::{HourCounts, HourKey, UnexpectedSeen};
+use crate::ledger::{HourCounts, HourKey, MOST_HOURS, UnexpectedSeen};
 use crate::names::{Namer, wall_time};
 
-/// Different hourly flows between two rounds: about 25 MiB.
-const MOST_HOURS: usize = 100_000;
 /// Different unexpected services between two rounds.
 const MOST_UNEXPECTED: usize = 4_096;
 /// Names that a flow is kept with; an address may have many.
 const MOST_NAMES: usize = 4;
-/// Pairs of addresses that are kept of an unexpected service.
-const MOST_SAMPLES: usize = 4;
 
 /// What happened since the round before.
 #[derive(Debug, Default)]
@@ -83,7 +79,7 @@ impl Record {
         };
         let room = self.unexpected.len() < MOST_UNEXPECTED;
         match self.unexpected.get_mut(&service) {
-            Some(before) => add(before, &seen),
+            Some(before) => before.merge(seen),
             None if room => drop(self.unexpected.insert(service, seen)),
             None => self.dropped += 1,
         }
@@ -98,20 +94,9 @@ impl Record {
         }
         for (service, seen) in newer.unexpected {
             match self.unexpected.get_mut(&service) {
-                Some(before) => add(before, &seen),
+                Some(before) => before.merge(seen),
                 None => drop(self.unexpected.insert(service, seen)),
             }
-        }
-    }
-}
-
-fn add(to: &mut UnexpectedSeen, later: &UnexpectedSeen) {
-    to.flows += later.flows;
-    to.answered += later.answered;
-    to.seen = [to.seen[0].min(later.seen[0]), to.seen[1].max(later.seen[1])];
-    for sample in &later.samples {
-        if !to.samples.contains(sample) && to.samples.len() < MOST_SAMPLES {
-            to.samples.push(*sample);
         }
     }
 }

@@ -10,14 +10,14 @@ use flowproof_common::state::Outcome;
 use crate::verdict::requirement::Failure;
 use crate::verdict::window::{Bucket, Change, Counts, Gap, KeptService, KeptWatch, ServiceWindow};
 
-/// Different hourly flows that a batch has room for: about 25 MiB.
-const MOST_HOURS: usize = 100_000;
+/// Different hourly flows that a batch has room for, and whoever gathers for one: about 25 MiB.
+pub(crate) const MOST_HOURS: usize = 100_000;
 /// Different unexpected services that a batch has room for.
 const MOST_UNEXPECTED: usize = 10_000;
 /// Gaps that a batch has room for; adjacent ones of a kind are one.
 const MOST_GAPS: usize = 1_000;
 /// Pairs of addresses that are kept of an unexpected service.
-pub(super) const MOST_SAMPLES: usize = 4;
+const MOST_SAMPLES: usize = 4;
 
 /// A requirement's service, by the texts of the matrix files: it outlives the numbers of any matrix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,7 +164,8 @@ pub struct UnexpectedSeen {
 }
 
 impl UnexpectedSeen {
-    fn merge(&mut self, later: Self) {
+    /// Adds what was seen after it.
+    pub(crate) fn merge(&mut self, later: Self) {
         self.flows = self.flows.saturating_add(later.flows);
         self.answered = self.answered.saturating_add(later.answered);
         self.seen = [

@@ -19,6 +19,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use batch::MOST_HOURS;
 pub use batch::{
     Batch, FailureSeen, HourCounts, HourKey, ServiceId, ServiceSeen, UnexpectedId, UnexpectedSeen,
     WindowUpdate,
