@@ -40,7 +40,7 @@ use super::{Error, Outcome, ledger, print, print_error, snippet};
 use crate::capture::CaptureError;
 use crate::capture::file::open_all;
 use crate::config::STATE_DIRECTORY;
-use crate::export::flow_line::time;
+use crate::export::times::time;
 use crate::ledger::{HourKey, HourRecord};
 use crate::matrix::{Matrix, MatrixReading};
 use crate::suggest::{Local, Options, Suggestions, Survey, Unused, unused};

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use flowproof_common::classify::Verdict;
 use hashbrown::HashMap;
@@ -16,6 +15,7 @@ use super::report::{
     Unused, Used, UsedService,
 };
 use crate::export::flow_line::NearMiss;
+use crate::export::times::hour;
 use crate::ledger::{HourCounts, HourKey, HourRecord};
 use crate::matrix::compiled::{BoundRole, Compiled};
 use crate::matrix::installed::Installed;
@@ -480,15 +480,6 @@ fn undecided(missing: Missing, tally: Tally, also_in_force: Tally) -> Undecided 
         tally,
         also_in_force,
     }
-}
-
-/// The last hour that RFC 3339 can write: of 9999.
-const LAST_HOUR: u64 = 253_402_300_799 / 3_600;
-
-/// The begin of an hour of the Unix epoch, RFC 3339.
-fn hour(hour: u64) -> String {
-    let since = Duration::from_secs(hour.min(LAST_HOUR) * 3_600);
-    humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string()
 }
 
 /// Texts of names, as the patterns of both matrices that they fit: most names fit none, and are one.

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::policy::Policy;
 use crate::config::Config;
 use crate::draft::{DraftError, DraftFiles, Judge};
-use crate::export::flow_line::time;
+use crate::export::times::time;
 use crate::matrix::compile::HostAddresses;
 use crate::matrix::installed::{Installed, SlotDirectory};
 use crate::names::wall_time;

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use flowproof_common::classify::Verdict;
 use flowproof_common::key::{FlowKey, Side};
@@ -12,6 +11,7 @@ use flowproof_common::record::{FlowRecord, index};
 use flowproof_common::state::{Outcome, Phase, State};
 use serde::{Deserialize, Serialize};
 
+pub use super::times::time;
 use crate::flow::Span;
 use crate::flow::notes::IcmpError;
 use crate::matrix::compiled::BoundRole;
@@ -21,13 +21,6 @@ use crate::names::answer::Name;
 use crate::names::{FlowName, Namer};
 use crate::verdict::near_miss::Kind;
 use crate::verdict::{Asked, Explainer, role_name};
-
-/// A time of the Unix epoch in nanoseconds as RFC 3339 in UTC with nanoseconds.
-#[must_use]
-pub fn time(nanos: u64) -> String {
-    let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
-    humantime::format_rfc3339_nanos(time).to_string()
-}
 
 /// A flow with what is known of it.
 #[derive(Clone, Copy, Debug)]

@@ -5,3 +5,4 @@ pub mod flow_line;
 pub mod metrics;
 pub mod probe_line;
 pub mod requirement_line;
+pub mod times;

@@ -5,7 +5,7 @@
 use flowproof_common::state::Outcome;
 use serde::{Deserialize, Serialize};
 
-use super::flow_line::time;
+use super::times::time;
 use crate::matrix::Service;
 use crate::verdict::requirement::{
     Cause, Confidence, Failure, Finding, Observation, State, of_services,

@@ -215,6 +215,12 @@ impl HourKey {
     pub const fn hour_of(time: u64) -> u64 {
         time / HOUR
     }
+
+    /// When an hour begins, nanoseconds since the Unix epoch.
+    #[must_use]
+    pub const fn begin_of(hour: u64) -> u64 {
+        hour.saturating_mul(HOUR)
+    }
 }
 
 /// Flows of an hour.

@@ -7,6 +7,7 @@ use flowproof_common::state::Outcome;
 use serde::Serialize;
 
 use super::least::{Hours, Least};
+use crate::export::times;
 use crate::ledger::{HourKey, HourRecord};
 
 /// Addresses of an end that are kept, and that a role is ever made of.
@@ -104,8 +105,8 @@ impl Tally {
                 .collect(),
             clients: Few::of(&part.clients),
             servers: Few::of(&part.servers),
-            first_hour: hour_text(first),
-            last_hour: hour_text(last),
+            first_hour: times::hour(first),
+            last_hour: times::hour(last),
             hours: part.hours.len(),
             days: part.hours.days(),
         }
@@ -116,17 +117,7 @@ pub(super) fn answered(record: &HourRecord) -> u64 {
     record.counts.decided[Outcome::Answered as usize]
 }
 
-/// The begin of an hour since the Unix epoch, RFC 3339.
-fn hour_text(hour: u64) -> String {
-    let time = std::time::UNIX_EPOCH
-        + std::time::Duration::from_secs(hour.saturating_mul(3_600).min(LAST_SECOND));
-    humantime::format_rfc3339_seconds(time).to_string()
-}
-
-/// The last second that RFC 3339 can tell, of the year 9999.
-const LAST_SECOND: u64 = 253_402_300_799;
-
-/// The same for people: the rest of an hour is noughts.
+/// The begin of an hour for people: the rest of it is noughts.
 fn short(hour: &str) -> String {
     hour.strip_suffix(":00Z")
         .map_or_else(|| hour.to_owned(), |text| format!("{text}Z"))

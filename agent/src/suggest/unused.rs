@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
+use crate::export::times;
 use crate::ledger::{ServiceId, ServiceRecord};
 use crate::matrix::compiled::Compiled;
 use crate::matrix::{Requirement, ServiceKey, SystemIndex};
@@ -164,7 +165,7 @@ fn removal(
             .iter()
             .filter_map(|(_, _, last)| *last)
             .max()
-            .map(time_text),
+            .map(times::second),
         unused_days: idle
             .iter()
             .map(|(_, watched, _)| *watched)
@@ -172,11 +173,6 @@ fn removal(
             .unwrap_or_default()
             / DAY,
     }
-}
-
-fn time_text(nanos: u64) -> String {
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(nanos / 1_000_000_000);
-    humantime::format_rfc3339_seconds(time).to_string()
 }
 
 struct Look<'a> {
@@ -231,7 +227,7 @@ impl Look<'_> {
         if from > self.since {
             return Fate::Untold {
                 watched,
-                reason: format!("{}, {}", time_text(from), self.named(from, reason)),
+                reason: format!("{}, {}", times::second(from), self.named(from, reason)),
             };
         }
         // Before a gap it may have been used, but the ledger would know: what counts is the time since it was seen last.

@@ -12,13 +12,10 @@ use super::seen::{Look, Seen, Source};
 use crate::cli::Error;
 use crate::cli::ledger::recall;
 use crate::cli::replay::Judged;
-use crate::export::flow_line::time;
+use crate::export::times::time;
 use crate::ledger::{HourCounts, HourKey};
 use crate::verdict::explain::{End, Explanation};
 use crate::verdict::role_name;
-
-/// Nanoseconds of an hour.
-const HOUR: u64 = 3_600_000_000_000;
 
 /// What is kept of flows that are alike.
 #[derive(Debug, Default)]
@@ -91,10 +88,8 @@ pub(super) fn look(
         .filter(|(_, count)| *count > 0)
         .map(|(outcome, count)| (outcome.name().to_owned(), count))
         .collect();
-    seen.first_seen = hours
-        .span
-        .map(|[first, _]| time(first.saturating_mul(HOUR)));
-    seen.last_seen = hours.span.map(|[_, last]| time(last.saturating_mul(HOUR)));
+    seen.first_seen = hours.span.map(|[first, _]| time(HourKey::begin_of(first)));
+    seen.last_seen = hours.span.map(|[_, last]| time(HourKey::begin_of(last)));
     let matrix = judged.matrix();
     for &index in judged.deployed() {
         let system = matrix.system(index);

@@ -22,7 +22,6 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -32,6 +31,7 @@ use super::seen::{flow_count, words};
 use crate::cli::replay::Judged;
 use crate::cli::snippet::visible;
 use crate::export::requirement_line::{LastFailure, ServiceLine};
+use crate::export::times;
 use crate::matrix::compiled::{BoundRole, Compiled};
 use crate::matrix::{BuiltInRole, RoleRef, Service};
 use crate::report::model::{RoleName, Says};
@@ -203,7 +203,7 @@ impl RowPage<'_> {
         });
         let state = line.and_then(|line| State::of_name(&line.state));
         let cause = line.and_then(|line| line.cause.as_deref());
-        let window = self.facts.window.map(window_text);
+        let window = self.facts.window.map(times::duration);
         let flow = self.flow(service);
         // A capture and a daemon know place and confidence of the row alone.
         let row = self.facts.line.as_ref().filter(|row| {
@@ -373,7 +373,7 @@ impl RowPage<'_> {
                     view.since,
                 );
                 line(&format!("{}: {standing}", view.requirement))?;
-                let window = self.facts.window.map(window_text);
+                let window = self.facts.window.map(times::duration);
                 let over = match (&window, &view.seen) {
                     (Some(window), _) => format!(", over {window}"),
                     (None, _) => String::new(),
@@ -582,8 +582,4 @@ fn seen_as(vantage: Vantage, watched: bool) -> &'static str {
             _ => "can't be seen: it is upkeep of the link, which is never judged",
         },
     }
-}
-
-fn window_text(nanos: u64) -> String {
-    humantime::format_duration(Duration::from_secs(nanos / 1_000_000_000)).to_string()
 }

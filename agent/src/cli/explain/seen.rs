@@ -16,8 +16,8 @@ use crate::cli::ledger::At;
 use crate::cli::replay::{Judged, replay};
 use crate::cli::snippet::{counted, visible};
 use crate::engine::flows::{Filter, QueryError, Tally};
-use crate::export::flow_line::time;
 use crate::export::requirement_line::RequirementLine;
+use crate::export::times::time;
 use crate::report::unexpected::Unexpected;
 
 /// Unlike pieces of evidence that are kept.

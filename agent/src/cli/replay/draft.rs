@@ -3,13 +3,13 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::gather::Flow;
 use crate::cli::when::When;
 use crate::cli::{Error, Format, ledger, print_error, snippet};
 use crate::config::STATE_DIRECTORY;
 use crate::draft::{DraftError, DraftFiles, DraftReport, Judge, Loaded};
+use crate::export::times;
 use crate::ledger::HourKey;
 use crate::matrix::compile::HostAddresses;
 use crate::report::render;
@@ -167,7 +167,7 @@ fn gap_notes(gaps: &[Gap], since: u64, until: u64) -> Vec<String> {
                 .iter()
                 .fold(0_u64, |sum, one| sum.saturating_add(*one));
             let what = kind.words();
-            let long = humantime::format_duration(Duration::from_secs(sum / 1_000_000_000));
+            let long = times::duration(sum);
             Some(format!(
                 "{what} for {long} in {}: a row without a flow may have had one then",
                 snippet::counted(inside.len(), "stretch").replace("stretchs", "stretches")

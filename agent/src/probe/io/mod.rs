@@ -17,7 +17,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -30,6 +30,7 @@ use super::pace::{Next, Pace};
 use super::plan::{MOST_PROBES, Plan};
 use super::question::{Question, Seed};
 use super::result::Ended;
+use crate::names::wall_time;
 
 /// Questions of one probe over UDP or ICMP; packets get lost, and one that did is no news.
 const QUESTIONS: u32 = 3;
@@ -277,7 +278,5 @@ fn repetitions(timeout: Duration) -> [Duration; QUESTIONS as usize] {
 
 /// Nanoseconds since the Unix epoch.
 fn epoch() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+    wall_time::nanos(SystemTime::now())
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use flowproof_common::classify::Verdict;
 
 use super::{Pair, Recalled, failures, ids};
-use crate::export::flow_line::{NearMiss, time};
+use crate::export::flow_line::NearMiss;
+use crate::export::times::time;
 use crate::ledger::{ServiceId, UnexpectedRecord};
 use crate::matrix::{ServiceKey, SystemIndex};
 use crate::names::answer::Name;

@@ -5,7 +5,7 @@ use flowproof_common::address::Address;
 
 use super::words::MOST_TOLD;
 use super::*;
-use crate::export::flow_line::time;
+use crate::export::times::time;
 use crate::ledger::{
     self, Batch, FailureSeen, Ledger, Limits, Reader, ServiceSeen, UnexpectedId, UnexpectedSeen,
     WindowUpdate,

@@ -1,9 +1,7 @@
 //! What the reader of states has to know beside them: of which time they are, and when nobody watched.
 
-use std::time::Duration;
-
 use super::Recalled;
-use crate::export::flow_line::time;
+use crate::export::times::{duration, time};
 use crate::verdict::window::GapKind;
 
 /// Gaps that are told one by one.
@@ -74,9 +72,4 @@ impl Recalled {
             }
         }
     }
-}
-
-/// A duration in words, to the second.
-fn duration(nanos: u64) -> String {
-    humantime::format_duration(Duration::from_secs(nanos / 1_000_000_000)).to_string()
 }
