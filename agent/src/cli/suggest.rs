@@ -315,10 +315,7 @@ fn local(arguments: &Arguments, judged: &Judged) -> Result<(Local, Files), Error
             let index = judged
                 .matrix()
                 .find_system(id)
-                .filter(|index| {
-                    let bindings = &judged.installed().compiled.bindings;
-                    bindings.iter().any(|(role, _)| role.system == *index)
-                })
+                .filter(|index| judged.installed().compiled.deployed().contains(index))
                 .ok_or_else(|| {
                     Error::Usage(format!(
                         "the site does not deploy `{id}` of {}, so that what it covers would be proposed again: add it to \

@@ -666,12 +666,7 @@ impl Rows {
 fn deployed(
     compiled: &Compiled,
 ) -> impl Iterator<Item = (SystemIndex, RequirementIndex, &Requirement)> {
-    let systems: BTreeSet<SystemIndex> = compiled
-        .bindings
-        .iter()
-        .map(|(role, _)| role.system)
-        .collect();
-    systems.into_iter().flat_map(|system| {
+    compiled.deployed().into_iter().flat_map(|system| {
         compiled
             .matrix
             .system(system)

@@ -2,6 +2,7 @@
 //!
 //! Made by `compile`, never by hand; made complete or not at all.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use flowproof_common::address::Address;
@@ -84,6 +85,12 @@ impl Compiled {
             names: Vec::new(),
             first_named_class: 1,
         }
+    }
+
+    /// The systems that are in force: those with a role that is bound.
+    #[must_use]
+    pub fn deployed(&self) -> BTreeSet<SystemIndex> {
+        self.bindings.iter().map(|(role, _)| role.system).collect()
     }
 }
 

@@ -132,14 +132,9 @@ pub fn plan(installed: &Installed, end: &End, wanted: &Wanted) -> Plan {
         bounds: Bounds::of(compiled),
         sources: Sources::new(installed, end),
     };
-    let deployed: BTreeSet<SystemIndex> = compiled
-        .bindings
-        .iter()
-        .map(|(role, _)| role.system)
-        .collect();
     let mut rows = Vec::new();
     let mut verified = 0;
-    for system in deployed {
+    for system in compiled.deployed() {
         for (index, requirement) in compiled.matrix.system(system).indexed_requirements() {
             let id = compiled.matrix.requirement_id(system, index);
             if wanted.named.is_empty() && wanted.verified.contains(&id) {

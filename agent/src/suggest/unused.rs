@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::export::times;
 use crate::ledger::{ServiceId, ServiceRecord};
 use crate::matrix::compiled::Compiled;
-use crate::matrix::{Requirement, ServiceKey, SystemIndex};
+use crate::matrix::{Requirement, ServiceKey};
 use crate::verdict::requirement::State;
 use crate::verdict::window::{Gap, GapKind, KeptWatch};
 
@@ -96,15 +96,8 @@ pub fn unused(
         gaps,
         since: watch.until.saturating_sub(days.saturating_mul(DAY)),
     };
-    let mut deployed: Vec<SystemIndex> = compiled
-        .bindings
-        .iter()
-        .map(|(role, _)| role.system)
-        .collect();
-    deployed.sort_unstable();
-    deployed.dedup();
     let mut untold: HashMap<(u64, String), usize> = HashMap::new();
-    for system in deployed {
+    for system in compiled.deployed() {
         for (requirement, row) in compiled.matrix.system(system).indexed_requirements() {
             let mut idle: Vec<(String, u64, Option<u64>)> = Vec::new();
             for (service, value) in row.indexed_services() {

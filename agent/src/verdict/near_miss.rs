@@ -181,15 +181,9 @@ impl NearMisses {
     #[must_use]
     pub fn index(compiled: &Compiled) -> Self {
         let mut index = Self {
-            deployed: compiled
-                .bindings
-                .iter()
-                .map(|(role, _)| role.system)
-                .collect(),
+            deployed: compiled.deployed().into_iter().collect(),
             ..Self::default()
         };
-        index.deployed.sort_unstable();
-        index.deployed.dedup();
         for (key, row, service) in compiled.matrix.services() {
             if index.deployed.binary_search(&key.system).is_err() {
                 continue;
