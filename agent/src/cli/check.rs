@@ -99,8 +99,7 @@ fn json(matrix: &Matrix, findings: &Findings, out: &mut dyn Write) -> io::Result
         systems: matrix.systems.iter().map(SystemView::new).collect(),
         findings: findings.as_slice(),
     };
-    serde_json::to_writer(&mut *out, &report)?;
-    writeln!(out)
+    super::line(&report, out)
 }
 
 #[derive(Serialize)]

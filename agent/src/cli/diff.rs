@@ -40,10 +40,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     let diff = MatrixDiff::new(&read(&arguments.old)?, &read(&arguments.new)?);
     print(|out| match arguments.format {
-        Format::Json => {
-            serde_json::to_writer(&mut *out, &diff)?;
-            writeln!(out)
-        }
+        Format::Json => super::line(&diff, out),
         Format::Text => text(&diff, out),
     })?;
     Ok(if diff.judgement {

@@ -143,10 +143,7 @@ fn finish_draft(arguments: &Arguments, draft: &Draft) -> Result<Outcome, Error> 
     };
     match arguments.report {
         Some(super::Format::Text) => printed(&|out| text(&report, out))?,
-        Some(super::Format::Json) => printed(&|out| {
-            serde_json::to_writer(&mut *out, &report)?;
-            writeln!(out)
-        })?,
+        Some(super::Format::Json) => printed(&|out| super::line(&report, out))?,
         None => {}
     }
     print_error(|out| {

@@ -27,6 +27,7 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::capture::CaptureError;
 use crate::draft::DraftError;
@@ -195,6 +196,12 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn listed(errors: &[CaptureError]) -> String {
     let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
     texts.join("\nflowproof: ")
+}
+
+/// Writes JSON for programs: one line.
+fn line(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
 }
 
 /// Writes to standard output. A reader that went away (`| head`) is no error.

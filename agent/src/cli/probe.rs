@@ -10,12 +10,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use serde::Serialize;
 
 use super::explain::daemon::DEFAULT_URL;
 use super::replay::Judged;
 use super::tags::TagArguments;
-use super::{Error, Format, Outcome, print};
+use super::{Error, Format, Outcome, line, print};
 use crate::capture::interfaces::own_addresses;
 use crate::config::{STATE_DIRECTORY, parse_duration, parse_resolver};
 use crate::export::probe_line::{Counts, PlanLine, PlannedLine, SummaryLine};
@@ -412,11 +411,6 @@ fn plan_line(row: &PlannedRow) -> PlanLine {
             .extend(range(service, !service.attempts.is_empty()));
     }
     line
-}
-
-fn line(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
-    out.write_all(b"\n")
 }
 
 #[cfg(test)]

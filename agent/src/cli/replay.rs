@@ -13,10 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::ValueEnum;
-use serde::Serialize;
 
 use super::tags::TagArguments;
-use super::{Error, Format, Outcome, print};
+use super::{Error, Format, Outcome, line, print};
 use crate::capture::file::{CaptureFile, open_all};
 use crate::capture::replay::Replay;
 use crate::capture::{Capture as _, CaptureError, Progress, Snapshot};
@@ -324,9 +323,4 @@ impl Found {
         }
         line(&self.summary, out)
     }
-}
-
-fn line(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
-    out.write_all(b"\n")
 }

@@ -223,8 +223,7 @@ impl Page<'_> {
             depends_on_name: explanation.depends_on_name,
             seen: self.seen.map(Seen::view),
         };
-        serde_json::to_writer(&mut *out, &report)?;
-        writeln!(out)
+        crate::cli::line(&report, out)
     }
 
     fn end_view(&self, end: &End) -> EndView {

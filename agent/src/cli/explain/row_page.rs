@@ -133,8 +133,7 @@ struct FailuresView<'a> {
 
 impl RowPage<'_> {
     pub(super) fn json(&self, out: &mut dyn Write) -> io::Result<()> {
-        serde_json::to_writer(&mut *out, &self.view())?;
-        writeln!(out)
+        crate::cli::line(&self.view(), out)
     }
 
     fn view(&self) -> View<'_> {

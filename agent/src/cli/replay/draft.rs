@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::gather::Flow;
 use crate::cli::when::When;
-use crate::cli::{Error, Format, ledger, print_error, snippet};
+use crate::cli::{Error, Format, ledger, line, print_error, snippet};
 use crate::config::STATE_DIRECTORY;
 use crate::draft::{DraftError, DraftFiles, DraftReport, Judge, Loaded};
 use crate::export::times;
@@ -17,7 +17,7 @@ use crate::site::tags::TagOptions;
 use crate::verdict::vantage::Losses;
 use crate::verdict::window::{Gap, GapKind};
 
-use super::{Judged, hours, line};
+use super::{Judged, hours};
 
 /// The flags that put a draft on trial.
 #[derive(Debug, clap::Args)]
