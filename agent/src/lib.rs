@@ -12,6 +12,7 @@ pub mod import;
 pub mod ledger;
 pub mod matrix;
 pub mod names;
+mod plural;
 pub mod probe;
 pub mod report;
 pub mod site;

@@ -10,6 +10,7 @@ use super::tags::TagArguments;
 use super::{Error, Format, Outcome, print, print_error, snippet};
 use crate::finding::{Finding, Findings};
 use crate::matrix::{Matrix, Requirement, Role, Service, System};
+use crate::plural::counted;
 use crate::site::Site;
 use crate::site::tags::{self, TagReading};
 
@@ -70,16 +71,16 @@ fn text(matrix: &Matrix, site: Option<&Site>, out: &mut dyn Write) -> io::Result
             .requirements
             .iter()
             .map(|requirement| requirement.services.len())
-            .sum();
+            .sum::<usize>();
         writeln!(
             out,
             "{}: {}{}: {}, {}, {}",
             system.id,
             snippet::visible(&system.title),
             snippet::visible(&version),
-            snippet::counted(system.roles.len(), "role"),
-            snippet::counted(system.requirements.len(), "requirement"),
-            snippet::counted(services, "service"),
+            counted(system.roles.len(), "role"),
+            counted(system.requirements.len(), "requirement"),
+            counted(services, "service"),
         )?;
     }
     if let Some(site) = site {
@@ -87,8 +88,8 @@ fn text(matrix: &Matrix, site: Option<&Site>, out: &mut dyn Write) -> io::Result
             out,
             "site {}: {} deployed, {} bound",
             snippet::visible(&site.name),
-            snippet::counted(site.systems.len(), "system"),
-            snippet::counted(site.roles.len(), "role"),
+            counted(site.systems.len(), "system"),
+            counted(site.roles.len(), "role"),
         )?;
     }
     Ok(())

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use super::{Error, Outcome, print, print_error, snippet};
 use crate::import::{self, Draft, Format, Imported, Input, Options, Report};
 use crate::matrix::{Matrix, SystemId};
+use crate::plural::counted;
 
 /// Arguments of `flowproof import`.
 #[derive(Debug, clap::Args)]
@@ -117,7 +118,7 @@ fn finish_matrix(arguments: &Arguments, matrix: &Matrix) -> Result<Outcome, Erro
             writeln!(
                 out,
                 "read back a matrix sheet: {}",
-                snippet::counted(system.requirements.len(), "requirement")
+                counted(system.requirements.len(), "requirement")
             )
         })?;
     }
@@ -182,11 +183,11 @@ fn text(report: &Report<'_>, out: &mut dyn Write) -> io::Result<()> {
         out,
         "{}: {}, {}, taken from {}; {} doubted, {} left",
         report.system,
-        snippet::counted(report.requirements, "requirement"),
-        snippet::counted(report.roles, "role"),
-        snippet::counted(report.taken, "line"),
+        counted(report.requirements, "requirement"),
+        counted(report.roles, "role"),
+        counted(report.taken, "line"),
         report.doubted.len(),
-        snippet::counted(report.left.len(), "line"),
+        counted(report.left.len(), "line"),
     )?;
     if !report.doubted.is_empty() {
         writeln!(out, "doubted:")?;

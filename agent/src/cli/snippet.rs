@@ -9,6 +9,7 @@ use miette::{
 };
 
 use crate::finding::{Finding, Findings, Severity};
+use crate::plural::counted;
 
 /// Bytes of a line that are shown on either side of the offending text's beginning: a whole file may be one line.
 const AROUND: usize = 100;
@@ -43,12 +44,6 @@ pub(super) fn write(findings: &Findings, out: &mut dyn Write) -> io::Result<()> 
         )?;
     }
     Ok(())
-}
-
-/// `1 error`, `2 errors`
-pub(super) fn counted(number: usize, what: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{ending}")
 }
 
 /// Control bytes from a file must not reach the terminal. Lengths in bytes stay the same.

@@ -19,6 +19,7 @@ use crate::matrix::installed::Installed;
 use crate::matrix::{Protocol, ServiceKey};
 use crate::names::answer::Name;
 use crate::names::{FlowName, Namer};
+use crate::plural::counted;
 use crate::verdict::near_miss::Kind;
 use crate::verdict::{Asked, Explainer, role_name};
 
@@ -272,11 +273,6 @@ fn members_of<'a>(record: &FlowRecord, installed: &'a Installed) -> &'a [Service
     } else {
         installed.members(record.slot)
     }
-}
-
-fn counted(number: u64, what: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{ending}")
 }
 
 /// One end of a flow.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::least::{Hours, Least};
 use crate::export::times;
 use crate::ledger::{HourKey, HourRecord};
+use crate::plural::counted;
 
 /// Addresses of an end that are kept, and that a role is ever made of.
 pub(super) const MOST_ADDRESSES: usize = 32;
@@ -187,23 +188,20 @@ impl Evidence {
     /// The same in words.
     #[must_use]
     pub fn words(&self) -> String {
-        let plural = |number: u64, what: &str| {
-            format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-        };
         let span = if self.first_hour == self.last_hour {
             format!("in the hour of {}", short(&self.first_hour))
         } else {
             format!(
                 "in {} of {}, {} to {}",
-                plural(self.hours, "hour"),
-                plural(self.days, "day"),
+                counted(self.hours, "hour"),
+                counted(self.days, "day"),
                 short(&self.first_hour),
                 short(&self.last_hour)
             )
         };
         format!(
             "{} ({} answered), {} to {}, {span}",
-            plural(self.flows, "flow"),
+            counted(self.flows, "flow"),
             self.answered,
             self.clients.words("client"),
             self.servers.words("server"),

@@ -27,13 +27,14 @@ use serde::Serialize;
 
 use super::outlook::{Subject, outlook};
 use super::requirement::{Facts, Kept, Row};
-use super::seen::{flow_count, words};
+use super::seen::words;
 use crate::cli::replay::Judged;
 use crate::cli::snippet::visible;
 use crate::export::requirement_line::{LastFailure, ServiceLine};
 use crate::export::times;
 use crate::matrix::compiled::{BoundRole, Compiled};
 use crate::matrix::{BuiltInRole, RoleRef, Service};
+use crate::plural::counted;
 use crate::report::model::{RoleName, Says};
 use crate::report::ticket::{self, Path as FlowPath};
 use crate::verdict::requirement::{Cause, Resolution, State, Vantage};
@@ -493,7 +494,7 @@ impl ServiceView<'_> {
             let from = self.from.map(|from| format!(", since {from}"));
             line(&format!(
                 "    {}, {answered} answered, {failed} failed{}",
-                flow_count(flows),
+                counted(flows, "flow"),
                 from.unwrap_or_default()
             ))?;
         } else if let Some(from) = self.from {

@@ -14,10 +14,11 @@ use crate::capture::CaptureError;
 use crate::capture::file::CaptureFile;
 use crate::cli::ledger::At;
 use crate::cli::replay::{Judged, replay};
-use crate::cli::snippet::{counted, visible};
+use crate::cli::snippet::visible;
 use crate::engine::flows::{Filter, QueryError, Tally};
 use crate::export::requirement_line::RequirementLine;
 use crate::export::times::time;
+use crate::plural::counted;
 use crate::report::unexpected::Unexpected;
 
 /// Unlike pieces of evidence that are kept.
@@ -176,7 +177,7 @@ impl Seen {
                     .collect();
                 let mut line = format!(
                     "seen {place}: {}{now} ({})",
-                    flow_count(flows),
+                    counted(flows, "flow"),
                     outcomes.join(", ")
                 );
                 for (what, time) in [("first", &self.first_seen), ("last", &self.last_seen)] {
@@ -212,7 +213,7 @@ impl Seen {
                     "    {} {}: {}, {} answered, {} failed",
                     service.service,
                     service.state,
-                    flow_count(service.flows),
+                    counted(service.flows, "flow"),
                     service.answered,
                     service.failed
                 );
@@ -228,7 +229,7 @@ impl Seen {
                 group.from,
                 group.to,
                 group.service,
-                flow_count(group.flows),
+                counted(group.flows, "flow"),
                 group.outcomes(),
                 group.span()
             );
@@ -264,10 +265,6 @@ impl Seen {
 
 pub(super) fn words(name: &str) -> String {
     name.replace('_', " ")
-}
-
-pub(super) fn flow_count(flows: u64) -> String {
-    counted(usize::try_from(flows).unwrap_or(usize::MAX), "flow")
 }
 
 /// The contract.

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 
 use super::{Found, plan_line};
-use crate::cli::snippet::{counted, visible};
+use crate::cli::snippet::visible;
 use crate::export::probe_line::{NotProbed, PlanLine, ProbeLine, RangeLine};
+use crate::plural::counted;
 
 pub(super) fn write(found: &Found, out: &mut dyn Write) -> io::Result<()> {
     if found.summary.dry_run {

@@ -12,6 +12,7 @@ use crate::draft::{DraftError, DraftFiles, DraftReport, Judge, Loaded};
 use crate::export::times;
 use crate::ledger::HourKey;
 use crate::matrix::compile::HostAddresses;
+use crate::plural::counted;
 use crate::report::render;
 use crate::site::tags::TagOptions;
 use crate::verdict::vantage::Losses;
@@ -139,7 +140,7 @@ pub(super) fn add_capture(judge: &mut Judge, flows: &[Flow], lossy: Losses) {
     if pending > 0 {
         judge.note(format!(
             "{} not judged: nobody knows the name that the verdict in force depends on",
-            snippet::counted(pending, "flow")
+            counted(pending, "flow")
         ));
     }
     if lossy.packets {
@@ -170,7 +171,7 @@ fn gap_notes(gaps: &[Gap], since: u64, until: u64) -> Vec<String> {
             let long = times::duration(sum);
             Some(format!(
                 "{what} for {long} in {}: a row without a flow may have had one then",
-                snippet::counted(inside.len(), "stretch").replace("stretchs", "stretches")
+                counted(inside.len(), "stretch").replace("stretchs", "stretches")
             ))
         })
         .collect()

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 
 use super::Found;
-use crate::cli::snippet::{counted, visible};
+use crate::cli::snippet::visible;
 use crate::export::flow_line::{End, FlowLine};
+use crate::plural::counted;
 
 pub(super) fn write(found: &Found, quiet: bool, out: &mut dyn Write) -> io::Result<()> {
     if !quiet {
@@ -74,7 +75,7 @@ fn requirements(found: &Found, out: &mut dyn Write) -> io::Result<()> {
                 "    {:<13}{}: {}, {} answered, {} failed",
                 service.state,
                 service.service,
-                counted_flows(service.flows),
+                counted(service.flows, "flow"),
                 service.answered,
                 service.failed,
             )?;
@@ -86,10 +87,6 @@ fn requirements(found: &Found, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn counted_flows(number: u64) -> String {
-    counted(usize::try_from(number).unwrap_or(usize::MAX), "flow")
-}
-
 fn summary(found: &Found, out: &mut dyn Write) -> io::Result<()> {
     let summary = &found.summary;
     writeln!(
@@ -98,7 +95,7 @@ fn summary(found: &Found, out: &mut dyn Write) -> io::Result<()> {
         summary.packets,
         summary.packets_unparsed,
         summary.bytes,
-        counted_flows(summary.flows),
+        counted(summary.flows, "flow"),
         summary.seconds,
     )?;
     for (title, counts) in [

@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use super::Page;
-use crate::cli::snippet::{counted, visible};
+use crate::cli::snippet::visible;
+use crate::plural::counted;
 use crate::suggest::{Evidence, Proposal, Removal, Unused};
 
 pub(super) fn write(page: &Page, out: &mut dyn Write) -> io::Result<()> {

@@ -6,6 +6,7 @@ use super::one_line;
 use crate::draft::report::{
     DraftReport, GroupLine, GroupList, Roles, SampleLine, Tally, Unused, Used,
 };
+use crate::plural::counted;
 
 /// Groups and rows of a kind that are told; the JSON form has all.
 const TOLD: usize = 30;
@@ -54,8 +55,7 @@ pub fn render(report: &DraftReport) -> String {
 }
 
 fn flows(tally: Tally) -> String {
-    let ending = if tally.flows == 1 { "" } else { "s" };
-    format!("{} flow{ending}", tally.flows)
+    counted(tally.flows, "flow")
 }
 
 fn counts(report: &DraftReport, out: &mut String) {
