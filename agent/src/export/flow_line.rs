@@ -11,7 +11,7 @@ use flowproof_common::record::{FlowRecord, index};
 use flowproof_common::state::{Outcome, Phase, State};
 use serde::{Deserialize, Serialize};
 
-pub use super::times::time;
+use super::times::time;
 use crate::flow::Span;
 use crate::flow::notes::IcmpError;
 use crate::matrix::compiled::BoundRole;
