@@ -13,3 +13,4 @@ pub mod metrics;
 pub mod names;
 pub mod skip;
 pub mod traffic;
+pub mod yaml;
