@@ -694,6 +694,7 @@ mod tests {
     use crate::engine::chronicle::standing;
     use crate::engine::fake::{EPOCH, view};
     use crate::engine::policy;
+    use crate::export::metrics_table;
     use crate::matrix::installed::{Installed, SlotDirectory};
     use crate::site::tags::{FileStatus, TagOptions};
 
@@ -846,14 +847,20 @@ mod tests {
         .unwrap()
         .replace(&format!("revision=\"{REVISION}\""), "revision=\"REVISION\"")
         .replace(&format!("version=\"{VERSION}\""), "version=\"VERSION\"");
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/export/metrics.golden");
+        is_golden("src/export/metrics.golden", &got);
+        is_golden("../docs/metrics.md", &metrics_table::page(&got));
+    }
+
+    /// Holds a text to the file at `path`, relative to this crate.
+    fn is_golden(path: &str, got: &str) {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
         if std::env::var_os("FLOWPROOF_UPDATE_GOLDEN").is_some() {
-            std::fs::write(path, &got).unwrap();
+            std::fs::write(&file, got).unwrap();
         }
-        let expect = std::fs::read_to_string(path).unwrap_or_default();
+        let expect = std::fs::read_to_string(&file).unwrap_or_default();
         assert!(
             got == expect,
-            "the scrape differs from src/export/metrics.golden; if that is meant, run the test with FLOWPROOF_UPDATE_GOLDEN=1:\n{got}"
+            "this differs from {path}; if that is meant, run the test with FLOWPROOF_UPDATE_GOLDEN=1:\n{got}"
         );
     }
 

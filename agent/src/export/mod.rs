@@ -3,6 +3,8 @@
 
 pub mod flow_line;
 pub mod metrics;
+#[cfg(test)]
+mod metrics_table;
 pub mod probe_line;
 pub mod requirement_line;
 pub mod times;
