@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod draft;
 pub mod engine;
+pub mod events;
 pub mod export;
 pub mod finding;
 pub mod flow;

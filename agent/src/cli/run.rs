@@ -1,6 +1,8 @@
 //! `flowproof run`: the daemon. Flags override the configuration file, at the start and at every reload.
 
+use std::fs::File;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +13,14 @@ use tracing::level_filters::LevelFilter;
 use super::{Error, Outcome, print_error, snippet};
 use crate::capture::open;
 use crate::config::{
-    Attach, BUFFER_SIZE, BackendChoice, Config, HOLD, InterfacePattern, LogConfig, LogFormat,
-    LogLevel, OnExit, SNAP_LENGTH, parse_duration, parse_resolver, parse_size,
+    Attach, BUFFER_SIZE, BackendChoice, Config, EventTarget, HOLD, InterfacePattern, JsonConfig,
+    LogConfig, LogFormat, LogLevel, OnExit, SNAP_LENGTH, parse_duration, parse_resolver,
+    parse_size,
 };
 use crate::draft::DraftError;
 use crate::engine::daemon::{self, ConfigError, ConfigSource, DaemonError};
 use crate::engine::policy::PolicyError;
+use crate::events::Events;
 
 /// How long threads that are busy with files may keep the process from ending.
 const LEAVE: Duration = Duration::from_millis(100);
@@ -85,6 +89,9 @@ pub(super) struct Arguments {
     /// How long a flow whose verdict depends on a name waits for it [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = |text: &str| parse_duration(text, HOLD))]
     name_hold: Option<Duration>,
+    /// File that gets an event a line in JSON; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    events: Option<String>,
     /// Address to serve on, repeatable [default: 127.0.0.1:9871]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<SocketAddr>,
@@ -161,6 +168,13 @@ impl Arguments {
             names.resolvers.clone_from(&self.resolver);
         }
         set(self.name_hold.as_ref(), &mut names.hold);
+        if let Some(text) = &self.events {
+            let target = EventTarget::of(text);
+            match &mut config.events.json {
+                Some(json) => json.target = target,
+                None => config.events.json = Some(JsonConfig::to(target)),
+            }
+        }
         if !self.listen.is_empty() {
             config.web.listen.clone_from(&self.listen);
         }
@@ -186,6 +200,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
         }
     };
     log_to_stderr(config.log);
+    let events = Events::start(&config.events, standard_output).map_err(DaemonError::Events)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("web")
@@ -196,7 +211,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
             action: "starting threads",
             source,
         })?;
-    let ended = runtime.block_on(daemon::run(config, source, open::open));
+    let ended = runtime.block_on(daemon::run(config, source, open::open, events));
     // A reload that is still reading files is of no use any more.
     runtime.shutdown_timeout(LEAVE);
     match ended {
@@ -214,6 +229,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
         }
         Err(error) => Err(Error::Daemon(error)),
     }
+}
+
+/// Standard output without a buffer, for whom it is a pipe that somebody reads.
+fn standard_output() -> std::io::Result<File> {
+    Ok(File::from(std::io::stdout().as_fd().try_clone_to_owned()?))
 }
 
 fn log_to_stderr(config: LogConfig) {
@@ -307,6 +327,8 @@ mod tests {
             "[2001:db8::53]:5353",
             "--name-hold",
             "2s",
+            "--events",
+            "-",
             "--listen",
             "[::1]:1",
             "--log-level",
@@ -345,6 +367,10 @@ mod tests {
             ]
         );
         assert_eq!(config.names.hold, Duration::from_secs(2));
+        assert_eq!(
+            config.events.json,
+            Some(JsonConfig::to(EventTarget::StandardOutput))
+        );
         assert_eq!(config.web.listen, ["[::1]:1".parse().unwrap()]);
         assert_eq!(
             (config.log.level, config.log.format),

@@ -1,4 +1,5 @@
-//! `flowproof schema`: the JSON Schema of the files that people write, for editors and for checks without flowproof.
+//! `flowproof schema`: the JSON Schema of the files that people write, for editors and for checks without flowproof,
+//! and of the events that programs read.
 
 use clap::ValueEnum;
 use schemars::Schema;
@@ -8,7 +9,7 @@ use super::{Error, Outcome, print};
 /// Arguments of `flowproof schema`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Which kind of file
+    /// Which kind of file, or of what the daemon writes
     kind: Kind,
 }
 
@@ -21,6 +22,8 @@ enum Kind {
     Site,
     /// How `flowproof run` watches, judges and reports
     Config,
+    /// What happened: a line of `flowproof run --events`
+    Event,
 }
 
 impl Kind {
@@ -29,6 +32,7 @@ impl Kind {
             Self::Matrix => crate::matrix::schema::schema(),
             Self::Site => crate::site::schema::schema(),
             Self::Config => crate::config::schema::schema(),
+            Self::Event => crate::events::schema(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use globset::{Glob, GlobMatcher};
 
+use super::events::EventsConfig;
 use super::units::Written;
 use crate::ledger::Limits;
 use crate::site::tags::TagOptions;
@@ -39,6 +40,8 @@ pub struct Config {
     pub names: NamesConfig,
     /// The evidence that is kept.
     pub ledger: LedgerConfig,
+    /// Where events go.
+    pub events: EventsConfig,
     /// The web server.
     pub web: WebConfig,
     /// What is logged to standard error.
@@ -449,6 +452,7 @@ impl Default for Config {
             },
             names: NamesConfig::default(),
             ledger: LedgerConfig::default(),
+            events: EventsConfig::default(),
             web: WebConfig {
                 listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9871))],
             },

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::events::{
+    EventTarget, EventsConfig, Facility, Header, JsonConfig, OtlpConfig, SyslogConfig,
+};
 use super::model::{
     Attach, BackendChoice, CaptureConfig, Config, EbpfOptions, FlowCapacity, InterfacePattern,
     LedgerConfig, LogConfig, LogFormat, LogLevel, NamesConfig, OnExit, PcapOptions, TagsConfig,
@@ -14,7 +17,7 @@ use super::model::{
 };
 use super::units::{parse_duration, parse_size};
 use crate::finding::Findings;
-use crate::yaml::{self, Fields, Keys, LoadError, Node, Reporter, Source, Span};
+use crate::yaml::{self, Fields, Keys, LoadError, Node, Reporter, Source, Span, Value};
 
 pub(super) const CONFIG: Keys = Keys::new(
     &[],
@@ -28,6 +31,7 @@ pub(super) const CONFIG: Keys = Keys::new(
         "capture",
         "names",
         "ledger",
+        "events",
         "web",
         "log",
     ],
@@ -60,6 +64,10 @@ pub(super) const NAMES: Keys = Keys::new(
     ],
 );
 pub(super) const LEDGER: Keys = Keys::new(&[], &["enabled", "retention", "max_size", "window"]);
+pub(super) const EVENTS: Keys = Keys::new(&[], &["interval", "json", "syslog", "otlp"]);
+pub(super) const JSON: Keys = Keys::new(&["path"], &["max_size", "keep"]);
+pub(super) const SYSLOG: Keys = Keys::new(&[], &["address", "facility", "enterprise"]);
+pub(super) const OTLP: Keys = Keys::new(&["endpoint"], &["headers", "timeout"]);
 pub(super) const WEB: Keys = Keys::new(&[], &["listen"]);
 pub(super) const LOG: Keys = Keys::new(&[], &["level", "format"]);
 
@@ -84,6 +92,18 @@ const LEDGER_SIZE: std::ops::RangeInclusive<u32> = 8 << 20..=3 << 30;
 /// How far back states may look. The shortest is for trying things out, where nobody waits a day for silence.
 const WINDOW: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(10)..=Duration::from_secs(31 * 86_400);
+/// How long unexpected flows of a known kind may be summed up.
+const INTERVAL: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(3_600);
+/// Bytes that a file of events may have.
+const EVENT_FILE: std::ops::RangeInclusive<u32> = 64 << 10..=3 << 30;
+/// Files of events that may be kept.
+const EVENT_FILES: std::ops::RangeInclusive<u32> = 1..=100;
+/// Private enterprise numbers that may be somebody's.
+const ENTERPRISE: std::ops::RangeInclusive<u32> = 1..=u32::MAX;
+/// How long a request to a collector may take.
+const OTLP_TIMEOUT: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(60);
 /// What a switch may say.
 const TRUTH: [(&str, bool); 2] = [("true", true), ("false", false)];
 
@@ -174,6 +194,9 @@ impl Reader<'_> {
         }
         if let Some(node) = fields.get("ledger") {
             self.ledger(node, &mut config.ledger);
+        }
+        if let Some(node) = fields.get("events") {
+            self.events(node, &mut config.events);
         }
         if let Some(node) = fields.get("web") {
             self.web(node, &mut config.web);
@@ -330,6 +353,117 @@ impl Reader<'_> {
         self.duration(&fields, "window", WINDOW, &mut into.window);
     }
 
+    fn events(&mut self, node: &Node<'_>, into: &mut EventsConfig) {
+        let Some(fields) = Fields::open(node, "`events`", EVENTS, self.reporter) else {
+            return;
+        };
+        self.duration(&fields, "interval", INTERVAL, &mut into.interval);
+        into.json = fields.get("json").and_then(|node| self.json(node));
+        into.syslog = fields.get("syslog").and_then(|node| self.syslog(node));
+        into.otlp = fields.get("otlp").and_then(|node| self.otlp(node));
+    }
+
+    fn json(&mut self, node: &Node<'_>) -> Option<JsonConfig> {
+        let fields = Fields::open(node, "`json`", JSON, self.reporter)?;
+        let target = match EventTarget::of(fields.text("path", self.reporter)?) {
+            EventTarget::File(path) => EventTarget::File(self.folder.join(path)),
+            EventTarget::StandardOutput => EventTarget::StandardOutput,
+        };
+        let mut json = JsonConfig::to(target);
+        self.size(&fields, "max_size", EVENT_FILE, &mut json.max_size);
+        if let Some(keep) = fields
+            .get("keep")
+            .and_then(|node| yaml::whole_number(node, "keep", EVENT_FILES, self.reporter))
+        {
+            json.keep = keep;
+        }
+        Some(json)
+    }
+
+    fn syslog(&mut self, node: &Node<'_>) -> Option<SyslogConfig> {
+        let fields = Fields::open(node, "`syslog`", SYSLOG, self.reporter)?;
+        let mut syslog = SyslogConfig::default();
+        if let Some(address) = self.parsed(&fields, "address") {
+            syslog.address = address;
+        }
+        self.choose(
+            &fields,
+            "facility",
+            "facility",
+            &Facility::NAMES,
+            &mut syslog.facility,
+        );
+        syslog.enterprise = fields
+            .get("enterprise")
+            .and_then(|node| yaml::whole_number(node, "enterprise", ENTERPRISE, self.reporter));
+        Some(syslog)
+    }
+
+    fn otlp(&mut self, node: &Node<'_>) -> Option<OtlpConfig> {
+        let fields = Fields::open(node, "`otlp`", OTLP, self.reporter)?;
+        let endpoint = self.parsed(&fields, "endpoint");
+        let headers = fields
+            .get("headers")
+            .map_or_else(Vec::new, |node| self.headers(node));
+        let mut otlp = OtlpConfig::to(endpoint?);
+        otlp.headers = headers;
+        self.duration(&fields, "timeout", OTLP_TIMEOUT, &mut otlp.timeout);
+        Some(otlp)
+    }
+
+    fn headers(&mut self, node: &Node<'_>) -> Vec<Header> {
+        let Value::Mapping(entries) = &node.value else {
+            self.reporter.error(
+                "wrong-type",
+                node.span,
+                format!(
+                    "`headers` must be a mapping of names to values, not {}",
+                    node.kind()
+                ),
+            );
+            return Vec::new();
+        };
+        entries
+            .iter()
+            .filter_map(|(key, value)| self.header(key, value))
+            .collect()
+    }
+
+    fn header(&mut self, key: &Node<'_>, value: &Node<'_>) -> Option<Header> {
+        let name = yaml::text(key, "headers", self.reporter)?;
+        let text = yaml::text(value, name, self.reporter)?;
+        match (name.parse(), text.parse()) {
+            (Ok(name), Ok(value)) => Some(Header { name, value }),
+            (_, _) => {
+                // The value may be a secret.
+                self.reporter.error(
+                    "bad-header",
+                    key.span,
+                    format!(
+                        "`{name}` and its value are no header of HTTP: write one in printable ASCII"
+                    ),
+                );
+                None
+            }
+        }
+    }
+
+    fn parsed<T>(&mut self, fields: &Fields<'_, '_>, key: &str) -> Option<T>
+    where
+        T: std::str::FromStr,
+        T::Err: std::fmt::Display,
+    {
+        let node = fields.get(key)?;
+        match yaml::text(node, key, self.reporter)?.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.reporter
+                    .error("bad-address", node.span, format!("{error}"));
+                None
+            }
+        }
+    }
+
     fn web(&mut self, node: &Node<'_>, into: &mut WebConfig) {
         let Some(fields) = Fields::open(node, "`web`", WEB, self.reporter) else {
             return;
@@ -475,6 +609,9 @@ mod tests {
              \x20 ebpf: {attach: clsact, pin_directory: /sys/fs/bpf/x, on_exit: keep, flows: {verified: 1024, unverified: 4096}}\n\
              names: {passive_dns: false, hello: false, hold: 500ms, ttl_min: 30s, ttl_max: 2h, grace: 1d, resolve: true, resolvers: [192.0.2.53, '[2001:db8::53]:5353']}\n\
              ledger: {enabled: false, retention: 90d, max_size: 1GiB, window: 1h}\n\
+             events:\n  interval: 10s\n  json: {path: events.json, max_size: 1MiB, keep: 3}\n\
+             \x20 syslog: {address: 'tcp://log.example', facility: local3, enterprise: 32473}\n\
+             \x20 otlp: {endpoint: 'http://collector.example', headers: {authorization: Bearer x}, timeout: 2s}\n\
              web: {listen: ['127.0.0.1:1', '[::1]:2']}\n\
              log: {level: debug, format: json}\n",
         );
@@ -553,6 +690,30 @@ mod tests {
                 window: Duration::from_secs(3_600),
             }
         );
+        assert_eq!(
+            config.events,
+            EventsConfig {
+                interval: Duration::from_secs(10),
+                json: Some(JsonConfig {
+                    target: EventTarget::File(PathBuf::from("/etc/flowproof/events.json")),
+                    max_size: 1 << 20,
+                    keep: 3,
+                }),
+                syslog: Some(SyslogConfig {
+                    address: "tcp://log.example:601".parse().unwrap(),
+                    facility: Facility::Local3,
+                    enterprise: Some(32_473),
+                }),
+                otlp: Some(OtlpConfig {
+                    endpoint: "http://collector.example:4318/v1/logs".parse().unwrap(),
+                    headers: vec![Header {
+                        name: "authorization".parse().unwrap(),
+                        value: "Bearer x".parse().unwrap(),
+                    }],
+                    timeout: Duration::from_secs(2),
+                }),
+            }
+        );
         let listen: Vec<_> = config.web.listen.iter().map(ToString::to_string).collect();
         assert_eq!(listen, ["127.0.0.1:1", "[::1]:2"]);
         assert_eq!(
@@ -576,6 +737,17 @@ mod tests {
     }
 
     #[test]
+    fn events_may_go_to_standard_output() {
+        let reading = read("events: {json: {path: '-'}, syslog: {}}\n");
+        let events = reading.config.unwrap().events;
+        assert_eq!(
+            events.json,
+            Some(JsonConfig::to(EventTarget::StandardOutput))
+        );
+        assert_eq!(events.syslog, Some(SyslogConfig::default()));
+    }
+
+    #[test]
     fn a_window_may_be_short_and_not_shorter() {
         let window = |text: &str| {
             let reading = read(&format!("matrix: [a]\nledger: {{window: {text}}}\n"));
@@ -594,7 +766,8 @@ mod tests {
              names: {hold: 61s, grace: 5, resolve: maybe, resolvers: [dns.example.org]}\n\
              web: {listen: [localhost]}\n\
              log: {levle: info}\n\
-             ledger: {enabled: 1, retention: 1m, max_size: 1MiB, window: 32d}\n",
+             ledger: {enabled: 1, retention: 1m, max_size: 1MiB, window: 32d}\n\
+             events:\n  json: {keep: 0}\n  syslog: {address: x, facility: mail}\n  otlp: {endpoint: 'https://c', headers: {'a b': c}}\n",
         );
         assert_eq!(reading.config, None);
         let got: Vec<_> = reading
@@ -622,6 +795,11 @@ mod tests {
                 "bad-duration 11:33",
                 "bad-size 11:47",
                 "bad-duration 11:61",
+                "missing-key 13:9",
+                "bad-address 14:21",
+                "unknown-value 14:34",
+                "bad-address 15:20",
+                "bad-header 15:43",
             ]
         );
     }

@@ -1,6 +1,8 @@
 //! The published shape of a configuration file, for the JSON Schema that editors use.
 #![expect(dead_code, reason = "the types are never built, only described")]
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 
 /// How `flowproof run` watches, judges and reports. Flags override the file; paths are relative to the file's folder.
@@ -26,6 +28,8 @@ pub(super) struct ConfigFile {
     names: Option<NamesSection>,
     /// The evidence that is kept in the state directory.
     ledger: Option<LedgerSection>,
+    /// What happens, as a stream.
+    events: Option<EventsSection>,
     /// The web server.
     web: Option<WebSection>,
     /// What is logged to standard error.
@@ -163,6 +167,75 @@ pub(super) struct LedgerSection {
     window: Option<DurationText>,
 }
 
+/// Where events go; `flowproof schema event` has their shape.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct EventsSection {
+    /// How long unexpected flows of a known kind are summed up, 1s to 1h.
+    interval: Option<DurationText>,
+    /// JSON Lines, to a file or to standard output.
+    json: Option<JsonSection>,
+    /// Syslog (RFC 5424).
+    syslog: Option<SyslogSection>,
+    /// OpenTelemetry logs over HTTP, in JSON.
+    otlp: Option<OtlpSection>,
+}
+
+/// JSON Lines.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct JsonSection {
+    /// The file, or `-` for standard output.
+    path: String,
+    /// Bytes that the file may have until it is renamed to `FILE.1`, 64KiB to 3GiB.
+    max_size: Option<Size>,
+    /// Renamed files that are kept.
+    #[schemars(range(min = 1, max = 100))]
+    keep: Option<u32>,
+}
+
+/// A syslog server.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct SyslogSection {
+    /// `unix:///dev/log`, `udp://HOST:PORT`, or `tcp://HOST:PORT` with octet counting.
+    #[schemars(regex(pattern = r"^(unix|udp|tcp)://"))]
+    address: Option<String>,
+    /// What messages are filed under.
+    facility: Option<FacilityText>,
+    /// Your private enterprise number: the fields are structured data under it too.
+    #[schemars(range(min = 1))]
+    enterprise: Option<u32>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename_all = "lowercase", inline)]
+enum FacilityText {
+    Daemon,
+    Auth,
+    Local0,
+    Local1,
+    Local2,
+    Local3,
+    Local4,
+    Local5,
+    Local6,
+    Local7,
+}
+
+/// An OpenTelemetry collector.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct OtlpSection {
+    /// `http://HOST:PORT`, with a path if it is not `/v1/logs`.
+    #[schemars(regex(pattern = r"^http://"))]
+    endpoint: String,
+    /// Headers that every request has, such as `authorization`.
+    headers: Option<BTreeMap<String, String>>,
+    /// How long a request may take, 1s to 1m.
+    timeout: Option<DurationText>,
+}
+
 /// The web server.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -216,8 +289,11 @@ pub fn schema() -> schemars::Schema {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::read::{CAPTURE, CONFIG, EBPF, FLOWS, LEDGER, LOG, NAMES, PCAP, TAGS, WEB};
-    use super::super::{Attach, BackendChoice, LogFormat, LogLevel, OnExit};
+    use super::super::read::{
+        CAPTURE, CONFIG, EBPF, EVENTS, FLOWS, JSON, LEDGER, LOG, NAMES, OTLP, PCAP, SYSLOG, TAGS,
+        WEB,
+    };
+    use super::super::{Attach, BackendChoice, Facility, LogFormat, LogLevel, OnExit};
     use super::*;
     use crate::yaml::Keys;
 
@@ -242,6 +318,10 @@ mod tests {
         check(schemars::schema_for!(FlowsSection).as_value(), FLOWS);
         check(schemars::schema_for!(NamesSection).as_value(), NAMES);
         check(schemars::schema_for!(LedgerSection).as_value(), LEDGER);
+        check(schemars::schema_for!(EventsSection).as_value(), EVENTS);
+        check(schemars::schema_for!(JsonSection).as_value(), JSON);
+        check(schemars::schema_for!(SyslogSection).as_value(), SYSLOG);
+        check(schemars::schema_for!(OtlpSection).as_value(), OTLP);
         check(schemars::schema_for!(WebSection).as_value(), WEB);
         check(schemars::schema_for!(LogSection).as_value(), LOG);
     }
@@ -264,6 +344,7 @@ mod tests {
         check::<BackendText, _>(&BackendChoice::NAMES);
         check::<AttachText, _>(&Attach::NAMES);
         check::<OnExitText, _>(&OnExit::NAMES);
+        check::<FacilityText, _>(&Facility::NAMES);
         check::<LevelText, _>(&LogLevel::NAMES);
         check::<FormatText, _>(&LogFormat::NAMES);
     }

@@ -25,12 +25,14 @@ use crate::capture::open::Opened;
 use crate::capture::{CaptureError, Interface};
 use crate::config::{CaptureConfig, Config, Conflict, NamesConfig};
 use crate::draft::DraftError;
+use crate::events::{Body, Events, Feed, StartError, Teller};
 use crate::finding::{Findings, Severity};
 use crate::ledger::{LedgerError, Remembered as Evident};
 use crate::matrix::installed::{Installed, SlotDirectory};
 use crate::names;
 use crate::names::answer::Answer;
 use crate::names::book::{self, Remembered};
+use crate::names::wall_time;
 use crate::site::tags::TagReading;
 use crate::verdict::window::Absence;
 use crate::web::{self, BindError, Exposure, Listener};
@@ -46,6 +48,8 @@ const KEEP_NAMES: Duration = Duration::from_secs(60);
 const LOOK_AROUND: Duration = Duration::from_secs(10);
 /// How long that may take at the end.
 const KEEP_LIMIT: Duration = Duration::from_millis(1_500);
+/// How long destinations may take for the last events.
+const EVENTS_LIMIT: Duration = Duration::from_millis(1_000);
 /// How long the last write of the ledger may take.
 const LEDGER_LIMIT: Duration = Duration::from_millis(1_500);
 
@@ -116,6 +120,9 @@ pub enum DaemonError {
     /// There is a draft, and it can't be judged by.
     #[error("the draft: {0}")]
     Draft(#[from] DraftError),
+    /// Events can't be told.
+    #[error(transparent)]
+    Events(#[from] StartError),
     /// The ledger must not be written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -162,11 +169,16 @@ impl Signals {
     }
 }
 
-/// Runs until a signal ends it. Must be called within a tokio runtime with I/O and time.
+/// Runs until a signal ends it, and tells `events` what happens. Must be called within a tokio runtime with I/O and time.
 ///
 /// # Errors
 /// [`DaemonError`] if it can't start; then nothing is left behind.
-pub async fn run(config: Config, source: ConfigSource, open: Opener) -> Result<(), DaemonError> {
+pub async fn run(
+    config: Config,
+    source: ConfigSource,
+    open: Opener,
+    events: Option<Events>,
+) -> Result<(), DaemonError> {
     // First, so that a signal during the start is not the end of a half-started daemon.
     let mut signals = Signals::new()?;
     let own = interfaces::own_addresses()?;
@@ -192,7 +204,14 @@ pub async fn run(config: Config, source: ConfigSource, open: Opener) -> Result<(
             tokio::spawn(web::serve(listener, router, stopped.clone()))
         })
         .collect();
-    let mut daemon = match start(config, source, (&policy, own), open, Arc::clone(&site)) {
+    let mut daemon = match start(
+        config,
+        source,
+        (&policy, own),
+        open,
+        Arc::clone(&site),
+        events.as_ref(),
+    ) {
         Ok(daemon) => daemon,
         Err(error) => {
             for server in servers {
@@ -201,12 +220,16 @@ pub async fn run(config: Config, source: ConfigSource, open: Opener) -> Result<(
             return Err(error);
         }
     };
-    tracing::info!(
-        "watching {} by {} ({}); judging by {}; {}",
+    let watching = format!(
+        "watching {} by {} ({}); judging by {}",
         daemon.interfaces,
         daemon.backend,
         daemon.why,
-        summary(&policy),
+        summary(&policy)
+    );
+    daemon.tell(|| Body::started(daemon.backend, &watching));
+    tracing::info!(
+        "{watching}; {}",
         if pages.is_empty() {
             "no page: `web: {listen: [...]}` is empty".to_owned()
         } else {
@@ -232,6 +255,12 @@ pub async fn run(config: Config, source: ConfigSource, open: Opener) -> Result<(
         daemon.evidence.finish(LEDGER_LIMIT).await;
         if let Err(error) = daemon.engine.stop(on_exit).await {
             tracing::error!("{error}; what is attached may stay: `flowproof detach` removes it");
+        }
+        daemon.tell(|| Body::DaemonStopping);
+        if let Some(events) = &events
+            && !events.finish(EVENTS_LIMIT).await
+        {
+            tracing::warn!("not all events were taken in time");
         }
         for server in servers {
             let _ = server.await;
@@ -344,6 +373,8 @@ struct Daemon {
     config: Config,
     source: ConfigSource,
     site: Arc<web::Site>,
+    /// Where events go in, if somebody wants to hear them.
+    feed: Option<Feed>,
     engine: Engine,
     evidence: Arc<Evidence>,
     matrix: Arc<Installed>,
@@ -378,6 +409,7 @@ fn start(
     (policy, own): (&Policy, Vec<IpAddr>),
     open: Opener,
     site: Arc<web::Site>,
+    events: Option<&Events>,
 ) -> Result<Daemon, DaemonError> {
     let watch = LinkWatch::new()?;
     let links = interfaces::list()?;
@@ -420,12 +452,16 @@ fn start(
         health: Arc::clone(&site.health),
     })?;
     site.health.matrix_loaded(SystemTime::now());
-    let evidence = Arc::new(Evidence::new(
-        engine.clone(),
-        book,
-        config.ledger.window,
-        absence,
-    ));
+    let feed = events.map(Events::feed);
+    if let Some(feed) = &feed {
+        feed.set_site(&policy.site);
+    }
+    let teller = events.map(|events| {
+        let now = wall_time::nanos(SystemTime::now());
+        Teller::new(events.feed(), events.interval(), &book.1, now)
+    });
+    let evidence = Evidence::new(engine.clone(), book, config.ledger.window, absence);
+    let evidence = Arc::new(evidence.telling(teller));
     evidence.set_draft(draft);
     site.set_tags(policy.tags.status.clone());
     // Set once: nobody else has the cell.
@@ -444,6 +480,7 @@ fn start(
         config,
         source,
         site,
+        feed,
         engine,
         evidence,
         matrix,
@@ -542,6 +579,12 @@ impl Daemon {
         }
     }
 
+    fn tell(&self, body: impl FnOnce() -> Body) {
+        if let Some(feed) = &self.feed {
+            feed.send_now(body());
+        }
+    }
+
     /// Finds out whose traffic comes by, which the host's role decides unless the site says it.
     fn look_around(&mut self) {
         let facts = sight::Facts::read().unwrap_or_default();
@@ -611,18 +654,24 @@ impl Daemon {
         match self.try_reload().await {
             Ok(text) => {
                 self.site.health.matrix_loaded(SystemTime::now());
+                self.tell(|| Body::MatrixReloaded {
+                    summary: text.clone(),
+                });
                 tracing::info!("reloaded: judging by {text}");
             }
             Err(error) => {
                 self.site.health.reload_failed();
+                let mut problems = Vec::new();
                 if let ReloadError::Config(ConfigError::Findings(findings))
                 | ReloadError::Policy(PolicyError::Findings(findings))
                 | ReloadError::Draft(DraftError::Findings { findings, .. }) = &error
                 {
                     for finding in findings.errors() {
                         tracing::error!("{finding}");
+                        problems.push(finding.to_string());
                     }
                 }
+                self.tell(|| Body::reload_failed(&error.to_string(), &problems));
                 tracing::error!("not reloaded, the matrix before stays in force: {error}");
             }
         }
@@ -646,6 +695,9 @@ impl Daemon {
         self.engine.install(Arc::clone(&matrix)).await?;
         self.matrix = matrix;
         self.observe.clone_from(&policy.observe);
+        if let Some(feed) = &self.feed {
+            feed.set_site(&policy.site);
+        }
         // What was judged by the matrix before says nothing of this one.
         self.evidence.set_draft(draft);
         self.site.set_tags(policy.tags.status.clone());
@@ -699,6 +751,7 @@ impl Daemon {
             ("capture.ebpf", new.capture.ebpf != old.capture.ebpf),
             ("names", names(&new) != names(old)),
             ("ledger", new.ledger != old.ledger),
+            ("events", new.events != old.events),
             ("web", new.web != old.web),
             ("log", new.log != old.log),
         ] {
@@ -813,7 +866,7 @@ mod tests {
         let config = source.load().unwrap();
         let policy = load_policy(&config, &[]).unwrap();
         let site = Arc::new(web::Site::new(Arc::new(Health::default())));
-        start(config, source, (&policy, Vec::new()), opened, site).unwrap()
+        start(config, source, (&policy, Vec::new()), opened, site, None).unwrap()
     }
 
     fn reloaded(daemon: &Daemon) -> bool {
@@ -934,6 +987,7 @@ mod tests {
             (&policy, Vec::new()),
             never,
             Arc::clone(&site),
+            None,
         );
         let Err(DaemonError::Capture(CaptureError::NoInterface { name, .. })) = refused else {
             panic!("started");

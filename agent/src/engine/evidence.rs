@@ -14,6 +14,7 @@ use super::actor::{CommandError, Engine, Gathered};
 use super::chronicle::{Chronicle, Standing};
 use crate::draft::report::Counts as DraftCounts;
 use crate::draft::{DraftReport, Judge};
+use crate::events::{SinkStatus, Teller};
 use crate::ledger::{self, Batch, HourRecord, Ledger, LedgerError, Limits, Remembered, Status};
 use crate::names::wall_time;
 use crate::verdict::window::Absence;
@@ -125,6 +126,8 @@ pub struct Evidence {
     book: Book,
     observe: Mutex<Arc<[IpNet]>>,
     draft: Mutex<Option<Judge>>,
+    /// Tells what is new, if somebody wants to hear it.
+    teller: Mutex<Option<Teller>>,
     /// Records that found no room between two rounds.
     dropped: AtomicU64,
 }
@@ -149,8 +152,31 @@ impl Evidence {
             book,
             observe: Mutex::new(Arc::new([])),
             draft: Mutex::new(None),
+            teller: Mutex::new(None),
             dropped: AtomicU64::new(0),
         }
+    }
+
+    /// Tells of every round from now on.
+    #[must_use]
+    pub fn telling(self, teller: Option<Teller>) -> Self {
+        Self {
+            teller: Mutex::new(teller),
+            ..self
+        }
+    }
+
+    fn teller(&self) -> MutexGuard<'_, Option<Teller>> {
+        self.teller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the destinations of events do.
+    #[must_use]
+    pub fn sinks(&self) -> Vec<SinkStatus> {
+        self.teller()
+            .as_ref()
+            .map(Teller::sinks)
+            .unwrap_or_default()
     }
 
     /// The capture thread.
@@ -225,9 +251,16 @@ impl Evidence {
                 });
             }
         }
+        if let Some(teller) = &mut *self.teller() {
+            teller.unexpected(&gathered.record.unexpected);
+        }
         let (standing, batch) = rounds.chronicle.round(now, elapsed, gathered, &observe);
         self.book.record(batch);
-        let set_aside = self.book.status().map_or(0, |status| status.set_aside);
+        let ledger = self.ledger();
+        if let Some(teller) = &mut *self.teller() {
+            teller.round(&standing, ledger.as_ref());
+        }
+        let set_aside = ledger.map_or(0, |status| status.set_aside);
         if set_aside != rounds.set_aside {
             rounds.set_aside = set_aside;
             self.book.record(rounds.chronicle.whole(now));
@@ -239,11 +272,14 @@ impl Evidence {
     pub async fn follow(self: Arc<Self>) {
         loop {
             let begun = Instant::now();
-            if self.look().await.is_err() {
+            if let Err(error) = self.look().await {
                 let mut rounds = self.rounds.lock().await;
                 let now = wall_time::nanos(SystemTime::now());
                 let elapsed = rounds.last.elapsed();
                 rounds.last += elapsed;
+                if let Some(teller) = &mut *self.teller() {
+                    teller.no_answer(now, &error.to_string());
+                }
                 let batch = rounds.chronicle.blind(now, elapsed);
                 self.book.record(batch);
             }
@@ -257,6 +293,10 @@ impl Evidence {
         let begun = Instant::now();
         // A capture thread that does not answer has nothing to say any more.
         let _ = tokio::time::timeout(limit, self.look()).await;
+        // The capture thread ends next, which is no failure to tell of.
+        if let Some(mut teller) = self.teller().take() {
+            teller.finish(wall_time::nanos(SystemTime::now()));
+        }
         let left = limit.saturating_sub(begun.elapsed());
         let this = Arc::clone(self);
         let flushed = tokio::task::spawn_blocking(move || {

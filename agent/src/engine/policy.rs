@@ -34,6 +34,8 @@ pub struct Policy {
     pub unbound: bool,
     /// What the site says is seen from here; empty if it does not say.
     pub observe: Vec<IpNet>,
+    /// The name of the site; empty without one.
+    pub site: String,
     /// The service tags, without what was found in their files: that is among the findings.
     pub tags: TagReading,
     /// Warnings and notes.
@@ -114,6 +116,7 @@ pub fn load(
         built_in,
         unbound,
         observe: deployed.observe,
+        site: deployed.name,
         tags,
         findings,
     })

@@ -19,6 +19,7 @@ use crate::engine::actor::View;
 use crate::engine::chronicle::Standing;
 use crate::engine::health::Reload;
 use crate::engine::unexpected::UnexpectedService;
+use crate::events::SinkStatus;
 use crate::ledger::Status;
 use crate::matrix::compiled::BoundRole;
 use crate::matrix::{Protocol, RoleRef, ServiceKey};
@@ -63,17 +64,18 @@ pub fn text(
     draft: Option<&Counts>,
     reload: Option<Reload>,
     tags: &TagStatus,
+    sinks: &[SinkStatus],
 ) -> Result<String, prometheus::Error> {
     let mut buffer = Vec::new();
     TextEncoder::new().encode(
-        &families(standing, ledger, draft, reload, tags),
+        &families(standing, ledger, draft, reload, tags, sinks),
         &mut buffer,
     )?;
     String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
 }
 
 /// The metrics, in a stable order. `ledger` is how the ledger does, if there is one, `tags` how the site's service tags
-/// were read.
+/// were read, `sinks` how the destinations of events do.
 #[must_use]
 pub fn families(
     standing: &Standing,
@@ -81,6 +83,7 @@ pub fn families(
     draft: Option<&Counts>,
     reload: Option<Reload>,
     tags: &TagStatus,
+    sinks: &[SinkStatus],
 ) -> Vec<MetricFamily> {
     let view = &standing.view;
     let mut families = Vec::with_capacity(64);
@@ -93,6 +96,7 @@ pub fn families(
     if let Some(draft) = draft {
         families.push(drafted(draft));
     }
+    events(sinks, &mut families);
     own(view, reload, &mut families);
     // A family without series (no requirement, no interface) can't be written in the text format.
     families.retain(|family| !family.get_metric().is_empty());
@@ -563,6 +567,27 @@ fn evidence(standing: &Standing, ledger: Option<&Status>, families: &mut Vec<Met
     }
 }
 
+fn events(sinks: &[SinkStatus], families: &mut Vec<MetricFamily>) {
+    let mut told = Family::counter("flowproof_events_total", "Events that a destination took.");
+    let mut dropped = Family::counter(
+        "flowproof_events_dropped_total",
+        "Events that a destination refused, or that found no room while it took none: the log says why. They are lost to it; states and counts are exact all the same.",
+    );
+    let mut up = Family::gauge(
+        "flowproof_event_sink_up",
+        "1 while a destination takes events, 0 while it does not: it is tried again, and the log says why. Mend the file, the server or the collector.",
+    );
+    for status in sinks {
+        let labels = [("sink", status.sink)];
+        told.push(&labels, number(status.delivered));
+        dropped.push(&labels, number(status.dropped));
+        up.push(&labels, if status.up { 1.0 } else { 0.0 });
+    }
+    for family in [told, dropped, up] {
+        families.push(family.finish());
+    }
+}
+
 fn own(view: &View, reload: Option<Reload>, families: &mut Vec<MetricFamily>) {
     let mut successful = Family::gauge(
         "flowproof_matrix_last_reload_successful",
@@ -755,6 +780,15 @@ mod tests {
         }
     }
 
+    fn sinks() -> Vec<SinkStatus> {
+        vec![SinkStatus {
+            sink: "json",
+            delivered: 3,
+            dropped: 1,
+            up: true,
+        }]
+    }
+
     fn reload() -> Option<Reload> {
         Some(Reload {
             successful: true,
@@ -843,6 +877,7 @@ mod tests {
             Some(&draft()),
             reload(),
             &tags(),
+            &sinks(),
         )
         .unwrap()
         .replace(&format!("revision=\"{REVISION}\""), "revision=\"REVISION\"")
@@ -872,6 +907,7 @@ mod tests {
             None,
             None,
             &TagStatus::default(),
+            &[],
         )
         .unwrap();
         for series in [
@@ -898,6 +934,7 @@ mod tests {
             Some(&draft()),
             reload(),
             &tags(),
+            &sinks(),
         ) {
             let name = family.name();
             assert!(names.insert(name.to_owned()), "{name} is there twice");
@@ -940,6 +977,7 @@ mod tests {
             Some(&draft()),
             reload(),
             &tags(),
+            &sinks(),
         )
         .unwrap();
         let taken = begin.elapsed();

@@ -348,6 +348,26 @@ impl View<'_> {
         rows.collect()
     }
 
+    /// What was unexpected last, the newest first.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn newest_unexpected(&self, most: u32) -> rusqlite::Result<Vec<UnexpectedId>> {
+        let mut statement = self.connection.prepare(
+            "SELECT from_roles, to_roles, protocol, port FROM unexpected ORDER BY last_seen DESC LIMIT ?",
+        )?;
+        let rows = statement.query_map([most], |row| {
+            let mut columns = Columns::of(row);
+            Ok(UnexpectedId {
+                from: columns.text()?,
+                to: columns.text()?,
+                protocol: columns.small()?,
+                port: columns.small()?,
+            })
+        })?;
+        rows.collect()
+    }
+
     /// Hands the flows of these hours (since the Unix epoch) to `each`, oldest first; there can be millions.
     ///
     /// # Errors

@@ -105,6 +105,9 @@ pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
+/// Unexpected services that are remembered at most.
+const MOST_REMEMBERED: u32 = 4_096;
+
 /// What a ledger remembers of the time before.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Remembered {
@@ -112,6 +115,8 @@ pub struct Remembered {
     pub watch: Option<KeptWatch>,
     /// Services of any matrix there was.
     pub services: Vec<ServiceRecord>,
+    /// Unexpected services, the one that was seen last first; the newest only.
+    pub unexpected: Vec<UnexpectedId>,
 }
 
 impl Remembered {
@@ -123,6 +128,7 @@ impl Remembered {
         Ok(Self {
             watch: view.watch()?,
             services: view.services()?,
+            unexpected: view.newest_unexpected(MOST_REMEMBERED)?,
         })
     }
 }

@@ -180,9 +180,15 @@ async fn serve_metrics(State(site): State<Arc<Site>>) -> Response {
     let evidence = site.evidence.get();
     let ledger = evidence.and_then(|evidence| evidence.ledger());
     let draft = evidence.and_then(|evidence| evidence.draft_counts());
+    let sinks = evidence
+        .map(|evidence| evidence.sinks())
+        .unwrap_or_default();
     let tags = site.tags();
     // A large matrix takes a while, and the other connections must not wait for it.
-    let write = move || metrics::text(&standing, ledger.as_ref(), draft.as_ref(), reload, &tags);
+    let write = move || {
+        let (ledger, draft) = (ledger.as_ref(), draft.as_ref());
+        metrics::text(&standing, ledger, draft, reload, &tags, &sinks)
+    };
     match tokio::task::spawn_blocking(write).await {
         Ok(Ok(text)) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Ok(Err(error)) => failed(&error),

@@ -4,6 +4,7 @@ mod counts;
 mod draft;
 mod drops;
 mod ending;
+mod events;
 mod flood;
 mod interfaces;
 mod ledger;

@@ -119,6 +119,7 @@ impl Scene {
             window: tracked.window.kept(),
         };
         Remembered {
+            unexpected: Vec::new(),
             watch: Some(self.chronicle.watch.kept()),
             services: self.chronicle.rows.iter().map(service).collect(),
         }
