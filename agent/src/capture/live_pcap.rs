@@ -41,8 +41,6 @@ const RETIRE: Duration = Duration::from_millis(50);
 const BATCH: usize = 4096;
 /// After a failure an interface is opened again no sooner than this.
 const REOPEN_AFTER: u64 = 1_000_000_000;
-/// What libpcap needs.
-const CAPABILITIES: &str = "CAP_NET_RAW";
 
 struct Handle {
     interface: Interface,
@@ -108,10 +106,7 @@ pub fn open(
 }
 
 fn permission(action: &str) -> CaptureError {
-    CaptureError::Permission {
-        action: action.to_owned(),
-        capabilities: CAPABILITIES,
-    }
+    CaptureError::missing(action, Backend::Pcap)
 }
 
 fn bad_filter(filter: &str, error: &pcap::Error) -> CaptureError {
@@ -369,8 +364,8 @@ mod tests {
                 assert!(reason.contains("syntax error"), "{reason}");
             }
             // Without privileges the capture is refused before the filter is read.
-            Err(CaptureError::Permission { capabilities, .. }) => {
-                assert_eq!(capabilities, CAPABILITIES);
+            Err(CaptureError::Permission { needs, .. }) => {
+                assert_eq!(needs, "needs CAP_NET_RAW");
             }
             Err(other) => panic!("{other}"),
             Ok(_) => panic!("no error"),

@@ -7,14 +7,22 @@
 //!
 //! This is the only module of the daemon with packet I/O or unsafe code.
 
+#[forbid(unsafe_code)]
 mod clock;
+#[forbid(unsafe_code)]
 pub mod decode;
 pub mod ebpf;
+#[forbid(unsafe_code)]
 pub mod file;
+#[forbid(unsafe_code)]
 pub mod interfaces;
+#[forbid(unsafe_code)]
 pub mod live_pcap;
+#[forbid(unsafe_code)]
 pub mod open;
+#[forbid(unsafe_code)]
 pub mod replay;
+#[forbid(unsafe_code)]
 pub mod user_space;
 
 use std::sync::Arc;
@@ -198,13 +206,13 @@ impl Snapshot {
 pub enum CaptureError {
     /// A capability or root is missing.
     #[error(
-        "permission denied {action}: needs {capabilities}; run as root, or grant them with setcap or the service's AmbientCapabilities"
+        "permission denied {action}: {needs}; run as root, or grant them with setcap or the service's AmbientCapabilities"
     )]
     Permission {
         /// What was being done, e.g. "loading the kernel programs".
         action: String,
-        /// The capabilities by name.
-        capabilities: &'static str,
+        /// What is needed: the capabilities by name, or that they count for nothing here.
+        needs: String,
     },
     /// No such interface.
     #[error("no interface named '{name}'; this host has: {known}")]
@@ -252,4 +260,21 @@ pub enum CaptureError {
         /// How many there is room for.
         room: usize,
     },
+}
+
+impl CaptureError {
+    /// The system refused `action`: names what `backend` needs and this thread does not have.
+    fn missing(action: &str, backend: Backend) -> Self {
+        let missing = crate::privilege::missing(backend);
+        Self::Permission {
+            action: action.to_owned(),
+            needs: if missing.is_empty() {
+                "all capabilities are there, but not of the host (a user namespace, as in a rootless container), or the kernel is \
+                 locked down"
+                    .to_owned()
+            } else {
+                format!("needs {}", missing.join(" and "))
+            },
+        }
+    }
 }

@@ -133,7 +133,7 @@ mod tests {
     fn refused() -> Result<Opened, CaptureError> {
         Err(CaptureError::Permission {
             action: "loading the kernel programs".to_owned(),
-            capabilities: "CAP_BPF",
+            needs: "needs CAP_BPF".to_owned(),
         })
     }
 

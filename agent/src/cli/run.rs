@@ -11,16 +11,19 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use tracing::level_filters::LevelFilter;
 
 use super::{Error, Outcome, print_error, snippet};
-use crate::capture::open;
+use crate::capture::CaptureError;
+use crate::capture::open::{self, Opened};
 use crate::config::{
-    Attach, BUFFER_SIZE, BackendChoice, Config, EventTarget, HOLD, InterfacePattern, JsonConfig,
-    LogConfig, LogFormat, LogLevel, OnExit, SNAP_LENGTH, parse_duration, parse_resolver,
-    parse_size,
+    Attach, BUFFER_SIZE, BackendChoice, CaptureConfig, Config, EventTarget, HOLD, InterfacePattern,
+    JsonConfig, LogConfig, LogFormat, LogLevel, OnExit, SNAP_LENGTH, parse_duration,
+    parse_resolver, parse_size,
 };
 use crate::draft::DraftError;
 use crate::engine::daemon::{self, ConfigError, ConfigSource, DaemonError};
 use crate::engine::policy::PolicyError;
 use crate::events::Events;
+use crate::matrix::installed::Installed;
+use crate::{names, privilege};
 
 /// How long threads that are busy with files may keep the process from ending.
 const LEAVE: Duration = Duration::from_millis(100);
@@ -92,6 +95,9 @@ pub(super) struct Arguments {
     /// File that gets an event a line in JSON; `-` is standard output
     #[arg(long, value_name = "FILE")]
     events: Option<String>,
+    /// Keep all capabilities, files and system calls that this user has
+    #[arg(long)]
+    no_sandbox: bool,
     /// Address to serve on, repeatable [default: 127.0.0.1:9871]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<SocketAddr>,
@@ -178,6 +184,9 @@ impl Arguments {
         if !self.listen.is_empty() {
             config.web.listen.clone_from(&self.listen);
         }
+        if self.no_sandbox {
+            config.security.sandbox = false;
+        }
         set(self.log_level.as_ref(), &mut config.log.level);
         set(self.log_format.as_ref(), &mut config.log.format);
     }
@@ -200,10 +209,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
         }
     };
     log_to_stderr(config.log);
-    let events = Events::start(&config.events, standard_output).map_err(DaemonError::Events)?;
+    // First of all: what a thread may do is what its maker could.
+    if config.security.sandbox {
+        privilege::enter(&config, arguments.config.as_deref());
+    }
+    let events = privilege::bare(|| Events::start(&config.events, standard_output))
+        .map_err(DaemonError::Events)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("web")
+        .on_thread_start(privilege::shed)
         .enable_io()
         .enable_time()
         .build()
@@ -211,9 +226,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
             action: "starting threads",
             source,
         })?;
-    let ended = runtime.block_on(daemon::run(config, source, open::open, events));
+    let ended = runtime.block_on(daemon::run(config, source, open_and_lower, events));
     // A reload that is still reading files is of no use any more.
     runtime.shutdown_timeout(LEAVE);
+    privilege::tidy();
     match ended {
         Ok(()) => Ok(Outcome::Fine),
         Err(
@@ -229,6 +245,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
         }
         Err(error) => Err(Error::Daemon(error)),
     }
+}
+
+/// Opens the back end, and gives up what only others need.
+fn open_and_lower(
+    config: &CaptureConfig,
+    names: &names::Settings,
+    matrix: &Installed,
+) -> Result<Opened, CaptureError> {
+    let opened = open::open(config, names, matrix)?;
+    privilege::keep_for(opened.capture.backend());
+    Ok(opened)
 }
 
 /// Standard output without a buffer, for whom it is a pipe that somebody reads.
@@ -329,6 +356,7 @@ mod tests {
             "2s",
             "--events",
             "-",
+            "--no-sandbox",
             "--listen",
             "[::1]:1",
             "--log-level",
@@ -371,6 +399,7 @@ mod tests {
             config.events.json,
             Some(JsonConfig::to(EventTarget::StandardOutput))
         );
+        assert!(!config.security.sandbox);
         assert_eq!(config.web.listen, ["[::1]:1".parse().unwrap()]);
         assert_eq!(
             (config.log.level, config.log.format),

@@ -17,8 +17,8 @@ pub use events::{
 pub use model::{
     Attach, BackendChoice, CaptureConfig, Config, Conflict, EbpfOptions, FlowCapacity,
     InterfacePattern, LedgerConfig, LogConfig, LogFormat, LogLevel, NamesConfig, OnExit,
-    PatternError, PcapOptions, ResolverAddressError, STATE_DIRECTORY, TagsConfig, WebConfig,
-    parse_resolver,
+    PatternError, PcapOptions, ResolverAddressError, STATE_DIRECTORY, SecurityConfig, TagsConfig,
+    WebConfig, parse_resolver,
 };
 pub use read::ConfigReading;
 pub(crate) use read::{BUFFER_SIZE, HOLD, SNAP_LENGTH};

@@ -44,6 +44,8 @@ pub struct Config {
     pub events: EventsConfig,
     /// The web server.
     pub web: WebConfig,
+    /// What the daemon takes from itself.
+    pub security: SecurityConfig,
     /// What is logged to standard error.
     pub log: LogConfig,
 }
@@ -223,6 +225,13 @@ pub fn parse_resolver(text: &str) -> Result<SocketAddr, ResolverAddressError> {
 pub struct WebConfig {
     /// Addresses to listen on; empty switches the server off.
     pub listen: Vec<SocketAddr>,
+}
+
+/// What the daemon takes from itself once it watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecurityConfig {
+    /// Whether it confines itself: capabilities, files, system calls.
+    pub sandbox: bool,
 }
 
 /// What is logged to standard error.
@@ -456,6 +465,7 @@ impl Default for Config {
             web: WebConfig {
                 listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9871))],
             },
+            security: SecurityConfig { sandbox: true },
             log: LogConfig {
                 level: LogLevel::Info,
                 format: LogFormat::Text,

@@ -33,6 +33,7 @@ pub(super) const CONFIG: Keys = Keys::new(
         "ledger",
         "events",
         "web",
+        "security",
         "log",
     ],
 );
@@ -69,6 +70,7 @@ pub(super) const JSON: Keys = Keys::new(&["path"], &["max_size", "keep"]);
 pub(super) const SYSLOG: Keys = Keys::new(&[], &["address", "facility", "enterprise"]);
 pub(super) const OTLP: Keys = Keys::new(&["endpoint"], &["headers", "timeout"]);
 pub(super) const WEB: Keys = Keys::new(&[], &["listen"]);
+pub(super) const SECURITY: Keys = Keys::new(&[], &["sandbox"]);
 pub(super) const LOG: Keys = Keys::new(&[], &["level", "format"]);
 
 /// Bytes that may be kept of a packet: an Ethernet, IPv4 and TCP header at the least, libpcap's own limit at the most.
@@ -200,6 +202,11 @@ impl Reader<'_> {
         }
         if let Some(node) = fields.get("web") {
             self.web(node, &mut config.web);
+        }
+        if let Some(node) = fields.get("security")
+            && let Some(fields) = Fields::open(node, "`security`", SECURITY, self.reporter)
+        {
+            self.switch(&fields, "sandbox", &mut config.security.sandbox);
         }
         if let Some(node) = fields.get("log") {
             self.log(node, &mut config.log);

@@ -32,6 +32,8 @@ pub(super) struct ConfigFile {
     events: Option<EventsSection>,
     /// The web server.
     web: Option<WebSection>,
+    /// What the daemon takes from itself once it watches.
+    security: Option<SecuritySection>,
     /// What is logged to standard error.
     log: Option<LogSection>,
 }
@@ -244,6 +246,14 @@ pub(super) struct WebSection {
     listen: Option<Vec<String>>,
 }
 
+/// What the daemon takes from itself once it watches.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct SecuritySection {
+    /// Whether it confines itself, to the capabilities, files and system calls that it still needs. The default is true.
+    sandbox: Option<bool>,
+}
+
 /// What is logged to standard error.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
@@ -290,8 +300,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::super::read::{
-        CAPTURE, CONFIG, EBPF, EVENTS, FLOWS, JSON, LEDGER, LOG, NAMES, OTLP, PCAP, SYSLOG, TAGS,
-        WEB,
+        CAPTURE, CONFIG, EBPF, EVENTS, FLOWS, JSON, LEDGER, LOG, NAMES, OTLP, PCAP, SECURITY,
+        SYSLOG, TAGS, WEB,
     };
     use super::super::{Attach, BackendChoice, Facility, LogFormat, LogLevel, OnExit};
     use super::*;
@@ -323,6 +333,7 @@ mod tests {
         check(schemars::schema_for!(SyslogSection).as_value(), SYSLOG);
         check(schemars::schema_for!(OtlpSection).as_value(), OTLP);
         check(schemars::schema_for!(WebSection).as_value(), WEB);
+        check(schemars::schema_for!(SecuritySection).as_value(), SECURITY);
         check(schemars::schema_for!(LogSection).as_value(), LOG);
     }
 

@@ -28,6 +28,7 @@ use crate::matrix::{RoleRef, ServiceKey};
 use crate::names::answer::Answer;
 use crate::names::book::Remembered;
 use crate::names::{Namer, NamerCounts, book, wall_time};
+use crate::privilege;
 use crate::verdict::requirement::Resolution;
 
 /// How long one poll waits: what a command waits at most, and what an idle daemon's wake-ups are paid for.
@@ -249,7 +250,7 @@ impl Engine {
         }
         actor.report();
         let thread = std::thread::Builder::new()
-            .name("capture".to_owned())
+            .name(privilege::CAPTURE_THREAD.to_owned())
             .spawn(move || actor.run())
             .map_err(|error| CaptureError::Failed {
                 action: "starting the capture thread".to_owned(),

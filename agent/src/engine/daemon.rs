@@ -33,6 +33,7 @@ use crate::names;
 use crate::names::answer::Answer;
 use crate::names::book::{self, Remembered};
 use crate::names::wall_time;
+use crate::privilege::{self, OutOfReach};
 use crate::site::tags::TagReading;
 use crate::verdict::window::Absence;
 use crate::web::{self, BindError, Exposure, Listener};
@@ -220,6 +221,7 @@ pub async fn run(
             return Err(error);
         }
     };
+    privilege::seal();
     let watching = format!(
         "watching {} by {} ({}); judging by {}",
         daemon.interfaces,
@@ -417,7 +419,8 @@ fn start(
     selection.check(&links)?;
     let draft = draft::load(&config, policy, &own)?;
     let book = if config.ledger.enabled {
-        Book::open(&config.state_directory, config.ledger_limits())?
+        // Its thread handles one file, and needs no more.
+        privilege::bare(|| Book::open(&config.state_directory, config.ledger_limits()))?
     } else {
         (Book::default(), Evident::default())
     };
@@ -543,6 +546,8 @@ enum ReloadError {
     Install(#[from] CommandError),
     #[error("the draft: {0}")]
     Draft(#[from] DraftError),
+    #[error(transparent)]
+    OutOfReach(#[from] OutOfReach),
     #[error("reading the matrix was broken off")]
     BrokenOff,
 }
@@ -683,6 +688,7 @@ impl Daemon {
         // A large matrix takes seconds, which the web server and the signals must not wait for.
         let read = move || -> Result<_, ReloadError> {
             let config = source.load()?;
+            privilege::check(&config, source.path.as_deref())?;
             let own = interfaces::own_addresses()?;
             let policy = load_policy(&config, &own)?;
             let draft = draft::load(&config, &policy, &own)?;
@@ -753,6 +759,7 @@ impl Daemon {
             ("ledger", new.ledger != old.ledger),
             ("events", new.events != old.events),
             ("web", new.web != old.web),
+            ("security", new.security != old.security),
             ("log", new.log != old.log),
         ] {
             if differs {

@@ -24,6 +24,7 @@ use crate::ledger::Status;
 use crate::matrix::compiled::BoundRole;
 use crate::matrix::{Protocol, RoleRef, ServiceKey};
 use crate::names::NameSource;
+use crate::privilege::Layers;
 use crate::site::tags::TagStatus;
 use crate::verdict::requirement::{Resolution, State};
 
@@ -65,17 +66,18 @@ pub fn text(
     reload: Option<Reload>,
     tags: &TagStatus,
     sinks: &[SinkStatus],
+    layers: Layers,
 ) -> Result<String, prometheus::Error> {
     let mut buffer = Vec::new();
     TextEncoder::new().encode(
-        &families(standing, ledger, draft, reload, tags, sinks),
+        &families(standing, ledger, draft, reload, tags, sinks, layers),
         &mut buffer,
     )?;
     String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
 }
 
 /// The metrics, in a stable order. `ledger` is how the ledger does, if there is one, `tags` how the site's service tags
-/// were read, `sinks` how the destinations of events do.
+/// were read, `sinks` how the destinations of events do, `layers` what of the sandbox is in force.
 #[must_use]
 pub fn families(
     standing: &Standing,
@@ -84,6 +86,7 @@ pub fn families(
     reload: Option<Reload>,
     tags: &TagStatus,
     sinks: &[SinkStatus],
+    layers: Layers,
 ) -> Vec<MetricFamily> {
     let view = &standing.view;
     let mut families = Vec::with_capacity(64);
@@ -98,6 +101,7 @@ pub fn families(
     }
     events(sinks, &mut families);
     own(view, reload, &mut families);
+    families.push(sandbox(layers));
     // A family without series (no requirement, no interface) can't be written in the text format.
     families.retain(|family| !family.get_metric().is_empty());
     families
@@ -588,6 +592,17 @@ fn events(sinks: &[SinkStatus], families: &mut Vec<MetricFamily>) {
     }
 }
 
+fn sandbox(layers: Layers) -> MetricFamily {
+    let mut family = Family::gauge(
+        "flowproof_sandbox",
+        "1 if the daemon has given up, in all its threads, what it does not need, 0 if not, by layer: it was told so, or the kernel lacks it; the log says which.",
+    );
+    for (layer, in_force) in layers.each() {
+        family.push(&[("layer", layer)], if in_force { 1.0 } else { 0.0 });
+    }
+    family.finish()
+}
+
 fn own(view: &View, reload: Option<Reload>, families: &mut Vec<MetricFamily>) {
     let mut successful = Family::gauge(
         "flowproof_matrix_last_reload_successful",
@@ -789,6 +804,15 @@ mod tests {
         }]
     }
 
+    fn layers() -> Layers {
+        Layers {
+            capabilities: true,
+            no_new_privs: true,
+            landlock: false,
+            seccomp: true,
+        }
+    }
+
     fn reload() -> Option<Reload> {
         Some(Reload {
             successful: true,
@@ -878,6 +902,7 @@ mod tests {
             reload(),
             &tags(),
             &sinks(),
+            layers(),
         )
         .unwrap()
         .replace(&format!("revision=\"{REVISION}\""), "revision=\"REVISION\"")
@@ -908,6 +933,7 @@ mod tests {
             None,
             &TagStatus::default(),
             &[],
+            Layers::default(),
         )
         .unwrap();
         for series in [
@@ -935,6 +961,7 @@ mod tests {
             reload(),
             &tags(),
             &sinks(),
+            layers(),
         ) {
             let name = family.name();
             assert!(names.insert(name.to_owned()), "{name} is there twice");
@@ -978,6 +1005,7 @@ mod tests {
             reload(),
             &tags(),
             &sinks(),
+            layers(),
         )
         .unwrap();
         let taken = begin.elapsed();

@@ -160,6 +160,8 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(PATIENCE)?;
+        // The daemon can write in its state directory only, and SQLite would look for room in /var/tmp.
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
         let known = int(steps.len() as u64);
         match migrate::kind(&connection)? {
             // Only works before the first table is made.

@@ -28,6 +28,7 @@ use crate::engine::evidence::Evidence;
 use crate::engine::flows::Flows;
 use crate::engine::health::Health;
 use crate::export::metrics;
+use crate::privilege;
 use crate::site::tags::TagStatus;
 use crate::verdict::Explainer;
 
@@ -187,7 +188,8 @@ async fn serve_metrics(State(site): State<Arc<Site>>) -> Response {
     // A large matrix takes a while, and the other connections must not wait for it.
     let write = move || {
         let (ledger, draft) = (ledger.as_ref(), draft.as_ref());
-        metrics::text(&standing, ledger, draft, reload, &tags, &sinks)
+        let layers = privilege::layers();
+        metrics::text(&standing, ledger, draft, reload, &tags, &sinks, layers)
     };
     match tokio::task::spawn_blocking(write).await {
         Ok(Ok(text)) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),

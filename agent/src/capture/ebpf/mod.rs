@@ -33,6 +33,8 @@ use flowproof_common::record::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+pub(crate) use self::object::OBJECT_VARIABLE;
+
 use self::attach::{Attached, Hook};
 use self::drops::DropProbe;
 use self::pins::Pins;
@@ -132,6 +134,13 @@ pub fn open(
     names: names::Settings,
     matrix: &Installed,
 ) -> Result<EbpfCapture, CaptureError> {
+    // Asked before, since the kernel only says that something is missing, and of each capability at another place.
+    if !crate::privilege::missing(Backend::Ebpf).is_empty() {
+        return Err(CaptureError::missing(
+            "loading the kernel programs",
+            Backend::Ebpf,
+        ));
+    }
     let (pins, unpinned) = match Pins::open(&options.pin_directory)? {
         Ok(pins) => (Some(pins), None),
         Err(reason) => (None, Some(reason)),

@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use aya::maps::{Map, MapData};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
-use super::super::CaptureError;
+use super::super::{Backend, CaptureError};
 use super::drops::DropFacts;
 use super::pins::Pins;
 use super::tables::Sizes;
 use super::{failed, missing};
 
 /// Names an object to load instead of the embedded one: the tests run on the one that was just rebuilt.
-const OBJECT_VARIABLE: &str = "FLOWPROOF_BPF_OBJECT";
+pub(crate) const OBJECT_VARIABLE: &str = "FLOWPROOF_BPF_OBJECT";
 
 /// The object as committed; `include_bytes_aligned` because its headers are read in place.
 static EMBEDDED: &[u8] =
@@ -102,10 +102,10 @@ pub(super) fn permission(error: &(dyn std::error::Error + 'static)) -> Option<Ca
         if let Some(io) = error.downcast_ref::<std::io::Error>()
             && matches!(io.raw_os_error(), Some(libc::EPERM))
         {
-            return Some(CaptureError::Permission {
-                action: "loading the kernel programs".to_owned(),
-                capabilities: "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
-            });
+            return Some(CaptureError::missing(
+                "loading the kernel programs",
+                Backend::Ebpf,
+            ));
         }
         next = error.source();
     }

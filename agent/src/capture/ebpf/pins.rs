@@ -41,9 +41,7 @@ impl Pins {
         if let Err(reason) = ensure_bpffs(base) {
             return Ok(Err(reason));
         }
-        let directory = base
-            .join(format!("layout-{LAYOUT_VERSION}"))
-            .join(format!("netns-{}", namespace_cookie()?));
+        let directory = own_directory(base)?;
         let guard = guard(&directory)?;
         if let Err(error) = fs::create_dir_all(&directory) {
             return Ok(Err(format!("creating {}: {error}", directory.display())));
@@ -203,6 +201,37 @@ fn namespace_cookie() -> Result<u64, CaptureError> {
 /// The inode of this thread's network namespace, as the kernel's `net.ns.inum`.
 pub(super) fn namespace_inode() -> io::Result<u64> {
     fs::metadata("/proc/thread-self/ns/net").map(|data| data.ino())
+}
+
+/// Makes the directory for this network namespace below `base`, for whom neither mounts nor makes directories later on. A
+/// failure shows when it is used.
+///
+/// # Errors
+/// There is no bpffs, or the directory can't be made there.
+pub fn prepare(base: &Path) -> Result<(), String> {
+    ensure_bpffs(base)?;
+    let directory = own_directory(base).map_err(|error| error.to_string())?;
+    fs::create_dir_all(&directory)
+        .map_err(|error| format!("creating {}: {error}", directory.display()))
+}
+
+/// Removes the directories that [`prepare`] made, unless there are pins in them.
+pub fn tidy(base: &Path) {
+    let Ok(directory) = own_directory(base) else {
+        return;
+    };
+    // From the innermost outwards, up to the first that is in use.
+    for directory in directory.ancestors().take(3) {
+        if fs::remove_dir(directory).is_err() {
+            return;
+        }
+    }
+}
+
+fn own_directory(base: &Path) -> Result<PathBuf, CaptureError> {
+    Ok(base
+        .join(format!("layout-{LAYOUT_VERSION}"))
+        .join(format!("netns-{}", namespace_cookie()?)))
 }
 
 /// Makes sure that `base` can be made on a bpffs, mounting one at /sys/fs/bpf as bpftool does.
