@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -92,8 +93,31 @@ pub struct Setup<'a> {
 pub struct Daemon {
     host: Arc<Host>,
     folder: TempDir,
+    /// The program, and what is put before it.
+    program: Vec<String>,
     arguments: Vec<String>,
     child: Child,
+}
+
+/// The user that a daemon is who is not root (`nobody`).
+pub const USER: u32 = 65_534;
+
+/// What makes a program be [`USER`], with the capabilities of these names and no way to others.
+#[must_use]
+pub fn as_user(capabilities: &[&str]) -> Vec<String> {
+    let only = capabilities
+        .iter()
+        .fold("-all".to_owned(), |list, name| format!("{list},+{name}"));
+    let mut command = vec![
+        "setpriv".to_owned(),
+        format!("--reuid={USER}"),
+        format!("--regid={USER}"),
+        "--clear-groups".to_owned(),
+    ];
+    for set in ["inh-caps", "ambient-caps", "bounding-set"] {
+        command.push(format!("--{set}={only}"));
+    }
+    command
 }
 
 impl Daemon {
@@ -113,6 +137,41 @@ impl Daemon {
         host: &Arc<Host>,
         setup: &Setup<'_>,
         more: &[(String, &str)],
+    ) -> Result<Self> {
+        Self::start_by(host, setup, more, |_| {
+            Ok(vec![binary().display().to_string()])
+        })
+    }
+
+    /// As [`Daemon::start`], by [`USER`] with these capabilities only.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_as_user(
+        host: &Arc<Host>,
+        setup: &Setup<'_>,
+        capabilities: &[&str],
+    ) -> Result<Self> {
+        Self::start_by(host, setup, &[], |folder| {
+            // The one that was built may be where only root looks.
+            let program = folder.join("flowproof");
+            fs::copy(binary(), &program)?;
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+            for path in fs::read_dir(folder)? {
+                chown(path?.path(), Some(USER), Some(USER))?;
+            }
+            chown(folder, Some(USER), Some(USER))?;
+            let mut command = as_user(capabilities);
+            command.push(program.display().to_string());
+            Ok(command)
+        })
+    }
+
+    fn start_by(
+        host: &Arc<Host>,
+        setup: &Setup<'_>,
+        more: &[(String, &str)],
+        program: impl FnOnce(&Path) -> Result<Vec<String>>,
     ) -> Result<Self> {
         let folder = TempDir::with_prefix("flowproof-lab-")?;
         let file = |name: &str, text: &str| -> Result<String> {
@@ -138,10 +197,12 @@ impl Daemon {
         for interface in setup.interfaces {
             arguments.extend(["--interface".to_owned(), (*interface).to_owned()]);
         }
-        let child = spawn(host, folder.path(), &arguments)?;
+        let program = program(folder.path())?;
+        let child = spawn(host, folder.path(), &program, &arguments)?;
         let mut daemon = Self {
             host: host.clone(),
             folder,
+            program,
             arguments,
             child,
         };
@@ -154,7 +215,12 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::start`].
     pub fn start_again(&mut self) -> Result<()> {
-        self.child = spawn(&self.host, self.folder.path(), &self.arguments)?;
+        self.child = spawn(
+            &self.host,
+            self.folder.path(),
+            &self.program,
+            &self.arguments,
+        )?;
         self.wait_until_ready()
     }
 
@@ -181,6 +247,12 @@ impl Daemon {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has written to standard error.
@@ -307,13 +379,14 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(host: &Host, folder: &Path, arguments: &[String]) -> Result<Child> {
+fn spawn(host: &Host, folder: &Path, program: &[String], arguments: &[String]) -> Result<Child> {
     let stderr = File::options()
         .create(true)
         .append(true)
         .open(folder.join("stderr"))?;
     host.start(
-        Command::new(binary())
+        Command::new(&program[0])
+            .args(&program[1..])
             .args(arguments)
             .current_dir(folder)
             .stdin(Stdio::null())

@@ -9,6 +9,7 @@ mod flood;
 mod interfaces;
 mod ledger;
 mod names;
+mod privilege;
 mod probe;
 mod reload;
 mod replay;
