@@ -175,7 +175,7 @@ fn attempt() {
     };
     config.capture.backend = flowproof::config::BackendChoice::Pcap;
     // libtest runs this in a thread of its own beside the main one, which only waits: files are confined from here on.
-    privilege::enter(&config, None);
+    privilege::enter(&config, None, &[]);
     privilege::keep_for(Backend::Replay);
     privilege::seal();
     match attempt() {

@@ -22,7 +22,7 @@ use crate::{
 const TO_BUILD: [Need; 1] = [Need::library("pcap", "libpcap-dev")];
 
 /// What the labs call.
-const TO_TEST: [Need; 7] = [
+const TO_TEST: [Need; 8] = [
     Need::program("ip", "iproute2"),
     Need::program("nft", "nftables"),
     Need::program("tcpdump", "tcpdump"),
@@ -31,6 +31,8 @@ const TO_TEST: [Need; 7] = [
     // The name server and the web server of the name labs. The first package has no service; nginx's has.
     Need::program("dnsmasq", "dnsmasq-base"),
     Need::program("nginx", "nginx-light"),
+    // The client that everybody has: TLS, HTTP/2, passwords, certificates.
+    Need::program("curl", "curl"),
     // The rules for Prometheus are checked and tested by its own tool.
     Need::program("promtool", "prometheus"),
 ];

@@ -23,7 +23,8 @@ use crate::engine::daemon::{self, ConfigError, ConfigSource, DaemonError};
 use crate::engine::policy::PolicyError;
 use crate::events::Events;
 use crate::matrix::installed::Installed;
-use crate::{names, privilege};
+use crate::{names, privilege, web};
+use crate::web::GateError;
 
 /// How long threads that are busy with files may keep the process from ending.
 const LEAVE: Duration = Duration::from_millis(100);
@@ -101,6 +102,12 @@ pub(super) struct Arguments {
     /// Address to serve on, repeatable [default: 127.0.0.1:9871]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Vec<SocketAddr>,
+    /// Web configuration file as of Prometheus' exporter-toolkit: TLS, client certificates, users
+    #[arg(long, value_name = "FILE")]
+    web_config: Option<PathBuf>,
+    /// Serve flows beyond loopback to anybody, without authentication
+    #[arg(long)]
+    web_expose_flows: bool,
     /// Least severe level that is logged [default: info]
     #[arg(long, value_name = "LEVEL", value_parser = named(&LogLevel::NAMES))]
     log_level: Option<LogLevel>,
@@ -187,6 +194,12 @@ impl Arguments {
         if self.no_sandbox {
             config.security.sandbox = false;
         }
+        if self.web_config.is_some() {
+            config.web.config.clone_from(&self.web_config);
+        }
+        if self.web_expose_flows {
+            config.web.expose_flows = true;
+        }
         set(self.log_level.as_ref(), &mut config.log.level);
         set(self.log_format.as_ref(), &mut config.log.format);
     }
@@ -211,7 +224,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     log_to_stderr(config.log);
     // First of all: what a thread may do is what its maker could.
     if config.security.sandbox {
-        privilege::enter(&config, arguments.config.as_deref());
+        let web_files = config.web.config.as_deref().map(web::config::files);
+        let named = web_files.unwrap_or_default();
+        privilege::enter(&config, arguments.config.as_deref(), &named);
     }
     let events = privilege::bare(|| Events::start(&config.events, standard_output))
         .map_err(DaemonError::Events)?;
@@ -243,7 +258,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
             print_error(|out| writeln!(out, "flowproof: {error}"))?;
             Ok(Outcome::FallsShort)
         }
-        Err(error) => Err(Error::Daemon(error)),
+        Err(error) => {
+            // The file has secrets, so its lines are not shown.
+            if let DaemonError::Web(GateError::Findings(findings)) = &error {
+                print_error(|out| {
+                    findings
+                        .errors()
+                        .try_for_each(|finding| writeln!(out, "{finding}"))
+                })?;
+            }
+            Err(Error::Daemon(error))
+        }
     }
 }
 
@@ -359,6 +384,9 @@ mod tests {
             "--no-sandbox",
             "--listen",
             "[::1]:1",
+            "--web-config",
+            "w.yaml",
+            "--web-expose-flows",
             "--log-level",
             "warn",
             "--log-format",
@@ -401,6 +429,8 @@ mod tests {
         );
         assert!(!config.security.sandbox);
         assert_eq!(config.web.listen, ["[::1]:1".parse().unwrap()]);
+        assert_eq!(config.web.config, Some(PathBuf::from("w.yaml")));
+        assert!(config.web.expose_flows);
         assert_eq!(
             (config.log.level, config.log.format),
             (LogLevel::Warn, LogFormat::Json)

@@ -24,6 +24,8 @@ enum Kind {
     Config,
     /// What happened: a line of `flowproof run --events`
     Event,
+    /// Who may ask the web server: `flowproof run --web-config`
+    Web,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
             Self::Site => crate::site::schema::schema(),
             Self::Config => crate::config::schema::schema(),
             Self::Event => crate::events::schema(),
+            Self::Web => crate::web::config::schema::schema(),
         }
     }
 

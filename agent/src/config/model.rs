@@ -225,6 +225,10 @@ pub fn parse_resolver(text: &str) -> Result<SocketAddr, ResolverAddressError> {
 pub struct WebConfig {
     /// Addresses to listen on; empty switches the server off.
     pub listen: Vec<SocketAddr>,
+    /// Who may ask, and by what TLS: a file with the keys of Prometheus' exporter-toolkit.
+    pub config: Option<PathBuf>,
+    /// Whether flows are served beyond loopback to anybody.
+    pub expose_flows: bool,
 }
 
 /// What the daemon takes from itself once it watches.
@@ -464,6 +468,8 @@ impl Default for Config {
             events: EventsConfig::default(),
             web: WebConfig {
                 listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9871))],
+                config: None,
+                expose_flows: false,
             },
             security: SecurityConfig { sandbox: true },
             log: LogConfig {

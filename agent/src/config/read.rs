@@ -69,8 +69,8 @@ pub(super) const EVENTS: Keys = Keys::new(&[], &["interval", "json", "syslog", "
 pub(super) const JSON: Keys = Keys::new(&["path"], &["max_size", "keep"]);
 pub(super) const SYSLOG: Keys = Keys::new(&[], &["address", "facility", "enterprise"]);
 pub(super) const OTLP: Keys = Keys::new(&["endpoint"], &["headers", "timeout"]);
-pub(super) const WEB: Keys = Keys::new(&[], &["listen"]);
 pub(super) const SECURITY: Keys = Keys::new(&[], &["sandbox"]);
+pub(super) const WEB: Keys = Keys::new(&[], &["listen", "config", "expose_flows"]);
 pub(super) const LOG: Keys = Keys::new(&[], &["level", "format"]);
 
 /// Bytes that may be kept of a packet: an Ethernet, IPv4 and TCP header at the least, libpcap's own limit at the most.
@@ -479,6 +479,10 @@ impl Reader<'_> {
             let nodes = yaml::list(node, "listen", self.reporter);
             into.listen = nodes.iter().filter_map(|node| self.listen(node)).collect();
         }
+        into.config = fields
+            .get("config")
+            .and_then(|node| self.path(node, "config"));
+        self.switch(&fields, "expose_flows", &mut into.expose_flows);
     }
 
     fn listen(&mut self, node: &Node<'_>) -> Option<SocketAddr> {
@@ -619,7 +623,7 @@ mod tests {
              events:\n  interval: 10s\n  json: {path: events.json, max_size: 1MiB, keep: 3}\n\
              \x20 syslog: {address: 'tcp://log.example', facility: local3, enterprise: 32473}\n\
              \x20 otlp: {endpoint: 'http://collector.example', headers: {authorization: Bearer x}, timeout: 2s}\n\
-             web: {listen: ['127.0.0.1:1', '[::1]:2']}\n\
+             web: {listen: ['127.0.0.1:1', '[::1]:2'], config: web.yaml, expose_flows: true}\n\
              log: {level: debug, format: json}\n",
         );
         assert_eq!(reading.findings.as_slice(), []);
@@ -724,6 +728,11 @@ mod tests {
         let listen: Vec<_> = config.web.listen.iter().map(ToString::to_string).collect();
         assert_eq!(listen, ["127.0.0.1:1", "[::1]:2"]);
         assert_eq!(
+            config.web.config.as_deref(),
+            Some(Path::new("/etc/flowproof/web.yaml"))
+        );
+        assert!(config.web.expose_flows);
+        assert_eq!(
             (config.log.level, config.log.format),
             (LogLevel::Debug, LogFormat::Json)
         );
@@ -771,7 +780,7 @@ mod tests {
              site: s.yaml\n\
              capture:\n  backend: xdp\n  interfaces: [\"a b\"]\n  pcap: {snap_length: 1TB, promiscuous: maybe}\n  ebpf: {flows: {verified: 3}}\n\
              names: {hold: 61s, grace: 5, resolve: maybe, resolvers: [dns.example.org]}\n\
-             web: {listen: [localhost]}\n\
+             web: {listen: [localhost], expose_flows: yes}\n\
              log: {levle: info}\n\
              ledger: {enabled: 1, retention: 1m, max_size: 1MiB, window: 32d}\n\
              events:\n  json: {keep: 0}\n  syslog: {address: x, facility: mail}\n  otlp: {endpoint: 'https://c', headers: {'a b': c}}\n",
@@ -797,6 +806,7 @@ mod tests {
                 "unknown-value 8:39",
                 "bad-address 8:58",
                 "bad-address 9:16",
+                "unknown-value 9:42",
                 "unknown-key 10:7",
                 "unknown-value 11:19",
                 "bad-duration 11:33",

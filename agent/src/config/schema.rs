@@ -242,8 +242,13 @@ pub(super) struct OtlpSection {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct WebSection {
-    /// Addresses with ports; an empty list switches the server off. Beyond loopback only metrics and health are served.
+    /// Addresses with ports; an empty list switches the server off. Beyond loopback only metrics and health are served to
+    /// those who did not prove who they are.
     listen: Option<Vec<String>>,
+    /// Who may ask, and by what TLS: a web configuration file of Prometheus' exporter-toolkit.
+    config: Option<String>,
+    /// Whether flows are served beyond loopback to anybody.
+    expose_flows: Option<bool>,
 }
 
 /// What the daemon takes from itself once it watches.

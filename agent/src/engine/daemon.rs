@@ -36,7 +36,7 @@ use crate::names::wall_time;
 use crate::privilege::{self, OutOfReach};
 use crate::site::tags::TagReading;
 use crate::verdict::window::Absence;
-use crate::web::{self, BindError, Exposure, Listener};
+use crate::web::{self, BindError, Door, Exposure, Gate, GateError, Listener};
 use crate::yaml::LoadError;
 
 /// How long the end may take in all; a service manager that waits must not be kept waiting.
@@ -112,6 +112,9 @@ pub enum DaemonError {
     /// There is nothing to judge by.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// Nobody knows who may ask the web server.
+    #[error(transparent)]
+    Web(#[from] GateError),
     /// An address can't be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -185,24 +188,29 @@ pub async fn run(
     let own = interfaces::own_addresses()?;
     let policy = load_policy(&config, &own)?;
     report_policy(&policy);
+    let gate = Gate::open(config.web.config.as_deref())?;
     let listeners = config
         .web
         .listen
         .iter()
         .map(|address| web::bind(*address))
         .collect::<Result<Vec<Listener>, BindError>>()?;
-    let site = Arc::new(web::Site::new(Arc::new(Health::default())));
+    let site = Arc::new(web::Site::new(Arc::new(Health::default()), gate));
     let (stop, stopped) = watch::channel(false);
-    let pages: Vec<String> = listeners.iter().map(address_of).collect();
+    let expose_flows = config.web.expose_flows;
+    let pages: Vec<String> = listeners
+        .iter()
+        .map(|listener| address_of(listener, &site.gate, expose_flows))
+        .collect();
     let servers: Vec<_> = listeners
         .into_iter()
         .map(|listener| {
             let exposure = Exposure::of(listener.address);
             if exposure == Exposure::Network {
-                warn_exposed(&listener);
+                warn_exposed(&listener, &site.gate, expose_flows);
             }
-            let router = web::router(Arc::clone(&site), exposure);
-            tokio::spawn(web::serve(listener, router, stopped.clone()))
+            let door = Door::new(&site, exposure, expose_flows);
+            tokio::spawn(web::serve(listener, door, stopped.clone()))
         })
         .collect();
     let mut daemon = match start(
@@ -279,19 +287,45 @@ pub async fn run(
     }
 }
 
-fn address_of(listener: &Listener) -> String {
+fn address_of(listener: &Listener, gate: &Gate, expose_flows: bool) -> String {
+    let settings = &gate.in_force().settings;
+    let scheme = if settings.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let all = settings.authenticates() || expose_flows;
     match Exposure::of(listener.address) {
-        Exposure::Loopback => format!("http://{}/", listener.address),
-        Exposure::Network => format!("http://{}/metrics", listener.address),
+        Exposure::Network if !all => format!("{scheme}://{}/metrics", listener.address),
+        Exposure::Loopback | Exposure::Network => format!("{scheme}://{}/", listener.address),
     }
 }
 
-fn warn_exposed(listener: &Listener) {
-    tracing::warn!(
-        "{} can be reached from other hosts, and there is no authentication yet: only metrics and health are served there; \
-         listen on 127.0.0.1 instead, or put a reverse proxy that authenticates in front of it",
-        listener.address
-    );
+fn warn_exposed(listener: &Listener, gate: &Gate, expose_flows: bool) {
+    let settings = &gate.in_force().settings;
+    let address = listener.address;
+    if settings.users.is_some() && settings.tls.is_none() {
+        tracing::warn!(
+            "{address} can be reached from other hosts, and passwords go there in the clear: add `tls_server_config` to the web \
+             configuration"
+        );
+    }
+    if settings.authenticates() {
+        return;
+    }
+    if expose_flows {
+        tracing::warn!(
+            "{address} can be reached from other hosts, and there is no authentication: anybody sees flows with their addresses \
+             there, as `web: {{expose_flows: true}}` or --web-expose-flows says; name users or client certificates in a web \
+             configuration (`web: {{config: FILE}}` or --web-config) instead"
+        );
+    } else {
+        tracing::warn!(
+            "{address} can be reached from other hosts, and there is no authentication: only metrics and health are served \
+             there; name users or client certificates in a web configuration (`web: {{config: FILE}}` or --web-config), or listen \
+             on 127.0.0.1"
+        );
+    }
 }
 
 fn load_policy(config: &Config, own: &[IpAddr]) -> Result<Policy, PolicyError> {
@@ -569,7 +603,10 @@ impl Daemon {
             } = signals;
             let work = async {
                 tokio::select! {
-                    _ = hang_up.recv() => self.reload().await,
+                    _ = hang_up.recv() => {
+                        self.site.gate.reload().await;
+                        self.reload().await;
+                    }
                     () = addresses_changed.notified() => self.follow_addresses().await,
                     _ = keep_names.tick() => self.keep_names().await,
                     _ = look_around.tick() => self.look_around(),
@@ -872,7 +909,10 @@ mod tests {
         std::fs::write(folder.join("m.yaml"), matrix).unwrap();
         let config = source.load().unwrap();
         let policy = load_policy(&config, &[]).unwrap();
-        let site = Arc::new(web::Site::new(Arc::new(Health::default())));
+        let site = Arc::new(web::Site::new(
+            Arc::new(Health::default()),
+            Gate::open(None).unwrap(),
+        ));
         start(config, source, (&policy, Vec::new()), opened, site, None).unwrap()
     }
 
@@ -987,7 +1027,10 @@ mod tests {
         let mut config = source.load().unwrap();
         config.capture.interfaces = vec!["nope0".parse().unwrap()];
         let policy = load_policy(&config, &[]).unwrap();
-        let site = Arc::new(web::Site::new(Arc::new(Health::default())));
+        let site = Arc::new(web::Site::new(
+            Arc::new(Health::default()),
+            Gate::open(None).unwrap(),
+        ));
         let refused = start(
             config,
             source,

@@ -13,6 +13,7 @@ use flowproof_common::state::Outcome;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
+use super::metrics_web;
 use crate::capture::SlotTotals;
 use crate::draft::report::Counts;
 use crate::engine::actor::View;
@@ -27,6 +28,7 @@ use crate::names::NameSource;
 use crate::privilege::Layers;
 use crate::site::tags::TagStatus;
 use crate::verdict::requirement::{Resolution, State};
+use crate::web;
 
 /// The version of the daemon.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -67,17 +69,19 @@ pub fn text(
     tags: &TagStatus,
     sinks: &[SinkStatus],
     layers: Layers,
+    web: &web::Status,
 ) -> Result<String, prometheus::Error> {
     let mut buffer = Vec::new();
     TextEncoder::new().encode(
-        &families(standing, ledger, draft, reload, tags, sinks, layers),
+        &families(standing, ledger, draft, reload, tags, sinks, layers, web),
         &mut buffer,
     )?;
     String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
 }
 
 /// The metrics, in a stable order. `ledger` is how the ledger does, if there is one, `tags` how the site's service tags
-/// were read, `sinks` how the destinations of events do, `layers` what of the sandbox is in force.
+/// were read, `sinks` how the destinations of events do, `layers` what of the sandbox is in force, `web` what the web server
+/// knows of those who ask.
 #[must_use]
 pub fn families(
     standing: &Standing,
@@ -87,6 +91,7 @@ pub fn families(
     tags: &TagStatus,
     sinks: &[SinkStatus],
     layers: Layers,
+    web: &web::Status,
 ) -> Vec<MetricFamily> {
     let view = &standing.view;
     let mut families = Vec::with_capacity(64);
@@ -100,6 +105,7 @@ pub fn families(
         families.push(drafted(draft));
     }
     events(sinks, &mut families);
+    metrics_web::families(web, &mut families);
     own(view, reload, &mut families);
     families.push(sandbox(layers));
     // A family without series (no requirement, no interface) can't be written in the text format.
@@ -636,7 +642,7 @@ fn own(view: &View, reload: Option<Reload>, families: &mut Vec<MetricFamily>) {
     clippy::cast_precision_loss,
     reason = "Prometheus samples are 64-bit floats"
 )]
-const fn number(count: u64) -> f64 {
+pub(super) const fn number(count: u64) -> f64 {
     count as f64
 }
 
@@ -659,24 +665,24 @@ fn of_epoch(nanos: u64) -> f64 {
     (nanos / 1_000_000) as f64 / 1_000.0
 }
 
-fn since_epoch(time: SystemTime) -> f64 {
+pub(super) fn since_epoch(time: SystemTime) -> f64 {
     let duration = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     (duration.as_secs_f64() * 1_000.0).round() / 1_000.0
 }
 
 /// A family while its series are added.
-struct Family {
+pub(super) struct Family {
     family: MetricFamily,
     kind: MetricType,
     metrics: Vec<Metric>,
 }
 
 impl Family {
-    fn counter(name: &str, help: &str) -> Self {
+    pub(super) fn counter(name: &str, help: &str) -> Self {
         Self::new(name, help, MetricType::COUNTER)
     }
 
-    fn gauge(name: &str, help: &str) -> Self {
+    pub(super) fn gauge(name: &str, help: &str) -> Self {
         Self::new(name, help, MetricType::GAUGE)
     }
 
@@ -692,7 +698,7 @@ impl Family {
         }
     }
 
-    fn push(&mut self, labels: &[(&str, &str)], value: f64) {
+    pub(super) fn push(&mut self, labels: &[(&str, &str)], value: f64) {
         let labels = labels
             .iter()
             .map(|(name, value)| {
@@ -715,7 +721,7 @@ impl Family {
         self.metrics.push(metric);
     }
 
-    fn finish(mut self) -> MetricFamily {
+    pub(super) fn finish(mut self) -> MetricFamily {
         self.family.set_metric(self.metrics);
         self.family
     }
@@ -903,6 +909,7 @@ mod tests {
             &tags(),
             &sinks(),
             layers(),
+            &metrics_web::example(),
         )
         .unwrap()
         .replace(&format!("revision=\"{REVISION}\""), "revision=\"REVISION\"")
@@ -934,6 +941,7 @@ mod tests {
             &TagStatus::default(),
             &[],
             Layers::default(),
+            &web::Status::default(),
         )
         .unwrap();
         for series in [
@@ -962,6 +970,7 @@ mod tests {
             &tags(),
             &sinks(),
             layers(),
+            &metrics_web::example(),
         ) {
             let name = family.name();
             assert!(names.insert(name.to_owned()), "{name} is there twice");
@@ -1006,6 +1015,7 @@ mod tests {
             &tags(),
             &sinks(),
             layers(),
+            &metrics_web::example(),
         )
         .unwrap();
         let taken = begin.elapsed();

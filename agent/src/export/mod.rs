@@ -5,6 +5,7 @@ pub mod flow_line;
 pub mod metrics;
 #[cfg(test)]
 mod metrics_table;
+mod metrics_web;
 pub mod probe_line;
 pub mod requirement_line;
 pub mod times;

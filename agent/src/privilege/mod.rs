@@ -90,10 +90,10 @@ pub fn layers() -> Layers {
     *LAYERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Confines this process to what `config`, read from `file`, needs. Must be called before there is a second thread. What
-/// can't be done is logged.
-pub fn enter(config: &Config, file: Option<&Path>) {
-    let needs = Needs::of(config, file);
+/// Confines this process to what `config`, read from `file`, needs; `named` are files that other files of it name. Must be
+/// called before there is a second thread. What can't be done is logged.
+pub fn enter(config: &Config, file: Option<&Path>, named: &[PathBuf]) {
+    let needs = Needs::of(config, file, named);
     prepare(&needs, &config.state_directory);
     if let Err(error) = prctl::set_no_new_privs() {
         tracing::warn!("programs that are started may gain privileges: no_new_privs: {error}");

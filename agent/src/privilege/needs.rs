@@ -100,6 +100,7 @@ pub(super) fn configured(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
         .chain(config.draft.iter().cloned())
         .chain(config.draft_site.clone())
         .chain(config.tags.paths.iter().cloned())
+        .chain(config.web.config.clone())
         .chain(std::env::var_os(OBJECT_VARIABLE).map(PathBuf::from))
         .collect()
 }
@@ -118,9 +119,10 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    /// Of a configuration that was read from `file`.
-    pub(super) fn of(config: &Config, file: Option<&Path>) -> Self {
-        let configured = configured(config, file);
+    /// Of a configuration that was read from `file`; `named` are files that other files of it name.
+    pub(super) fn of(config: &Config, file: Option<&Path>, named: &[PathBuf]) -> Self {
+        let mut configured = configured(config, file);
+        configured.extend_from_slice(named);
         let mut read: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
         read.extend(folder_of_target(Path::new("/etc/resolv.conf")));
         for path in &configured {
@@ -235,7 +237,7 @@ mod tests {
             ..Config::default()
         };
         config.events.json = Some(JsonConfig::to(EventTarget::File(at("logs/events.json"))));
-        let needs = Needs::of(&config, Some(Path::new("flowproof.yaml")));
+        let needs = Needs::of(&config, Some(Path::new("flowproof.yaml")), &[]);
         let real = |path: &str| fs::canonicalize(at(path)).unwrap();
         for path in [
             at("rules"),
@@ -249,13 +251,13 @@ mod tests {
         assert!(needs.write.contains(&at("logs")));
         // One that is made later.
         config.events.json = Some(JsonConfig::to(EventTarget::File(at("logs/a/b/events"))));
-        assert!(Needs::of(&config, None).write.contains(&at("logs")));
+        assert!(Needs::of(&config, None, &[]).write.contains(&at("logs")));
         assert_eq!(
             needs.pins.as_ref(),
             Some(&config.capture.ebpf.pin_directory)
         );
         config.capture.backend = BackendChoice::Pcap;
-        assert_eq!(Needs::of(&config, None).pins, None);
+        assert_eq!(Needs::of(&config, None, &[]).pins, None);
     }
 
     #[test]

@@ -1,25 +1,38 @@
 //! The web server: metrics, health, and the page that an operator looks at first.
 //!
-//! `server` accepts connections within limits, `page` writes the page, `api` answers programs, this file says what is
-//! served where. There is no
-//! authentication yet, so what names addresses is served on loopback only.
+//! `server` accepts connections within limits, `door` and `gate` say who is let in by the web configuration (`config`), `page`
+//! writes the page, `api` answers programs, this file says what is served where. What names addresses is served on loopback,
+//! and elsewhere only to those who proved who they are, unless the configuration exposes it to anybody.
 
 mod api;
+mod buckets;
+pub mod certificates;
+mod client_certificates;
+pub mod config;
+mod connections;
+mod door;
+mod gate;
 mod page;
+mod prints;
 mod server;
+mod source;
+mod users;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
+use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::Semaphore;
 
+pub use door::{Asker, Door};
+pub use gate::{Gate, GateError, Status};
 pub use server::{BindError, Listener, bind, serve};
 
 use crate::engine::actor::Engine;
@@ -44,6 +57,8 @@ pub struct Site {
     pub health: Arc<Health>,
     /// What the capture thread sees and what that comes to, once it runs.
     pub evidence: OnceLock<Arc<Evidence>>,
+    /// Who is let in.
+    pub gate: Arc<Gate>,
     tags: Mutex<Arc<TagStatus>>,
     /// Whose turn it is to look through the flow tables.
     turn: Arc<Semaphore>,
@@ -54,10 +69,11 @@ pub struct Site {
 impl Site {
     /// Of a daemon that has not started yet.
     #[must_use]
-    pub fn new(health: Arc<Health>) -> Self {
+    pub fn new(health: Arc<Health>, gate: Arc<Gate>) -> Self {
         Self {
             health,
             evidence: OnceLock::new(),
+            gate,
             tags: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
             explainer: Mutex::new(None),
@@ -120,24 +136,34 @@ impl Exposure {
     }
 }
 
-/// The routes of a listener. Beyond loopback only metrics and health are served: they name no address.
-pub fn router(site: Arc<Site>, exposure: Exposure) -> Router {
+/// What somebody gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Metrics and health: they name no address.
+    Open,
+    /// Everything, if it is asked for by an address or as localhost.
+    Local,
+    /// Everything.
+    All,
+}
+
+/// The routes that lead to it.
+pub fn router(site: Arc<Site>, access: Access) -> Router {
     let open = Router::new()
         .route("/metrics", get(serve_metrics))
         .route("/-/healthy", get(healthy))
         .route("/-/ready", get(ready));
-    let routes = match exposure {
-        Exposure::Loopback => open.merge(
-            Router::new()
-                .route("/", get(index))
-                .route("/style.css", get(style))
-                .route("/api/v1/flows", get(api::flows))
-                .route("/api/v1/requirements", get(api::requirements))
-                .route("/api/v1/draft", get(api::draft))
-                .route("/draft", get(api::draft_text))
-                .layer(middleware::from_fn(local_host)),
-        ),
-        Exposure::Network => open
+    let closed = Router::new()
+        .route("/", get(index))
+        .route("/style.css", get(style))
+        .route("/api/v1/flows", get(api::flows))
+        .route("/api/v1/requirements", get(api::requirements))
+        .route("/api/v1/draft", get(api::draft))
+        .route("/draft", get(api::draft_text));
+    let routes = match access {
+        Access::Local => open.merge(closed.layer(middleware::from_fn(local_host))),
+        Access::All => open.merge(closed),
+        Access::Open => open
             .route("/", get(refused))
             .route("/api/{*path}", get(refused)),
     };
@@ -185,11 +211,14 @@ async fn serve_metrics(State(site): State<Arc<Site>>) -> Response {
         .map(|evidence| evidence.sinks())
         .unwrap_or_default();
     let tags = site.tags();
+    let web = site.gate.status();
     // A large matrix takes a while, and the other connections must not wait for it.
     let write = move || {
         let (ledger, draft) = (ledger.as_ref(), draft.as_ref());
         let layers = privilege::layers();
-        metrics::text(&standing, ledger, draft, reload, &tags, &sinks, layers)
+        metrics::text(
+            &standing, ledger, draft, reload, &tags, &sinks, layers, &web,
+        )
     };
     match tokio::task::spawn_blocking(write).await {
         Ok(Ok(text)) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
@@ -238,7 +267,8 @@ async fn style() -> Response {
 async fn refused() -> Response {
     (
         StatusCode::FORBIDDEN,
-        "The page and the API name addresses, so they are served on loopback listeners only; here are /metrics, /-/healthy and /-/ready.\n",
+        "The page and the API name addresses, so without authentication they are served on loopback listeners only; here are \
+         /metrics, /-/healthy and /-/ready. Users or client certificates in a web configuration (--web-config) open the rest.\n",
     )
         .into_response()
 }
@@ -246,7 +276,7 @@ async fn refused() -> Response {
 /// Refuses requests for a host name that somebody made point to loopback (DNS rebinding): a page of another site must
 /// not read what this host sees.
 async fn local_host(request: Request, next: Next) -> Response {
-    if names_loopback(request.headers()) {
+    if names_loopback(&request) {
         next.run(request).await
     } else {
         (
@@ -257,14 +287,18 @@ async fn local_host(request: Request, next: Next) -> Response {
     }
 }
 
-fn names_loopback(headers: &HeaderMap) -> bool {
-    let Some(host) = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-    else {
-        // HTTP/1.0 without a host can't come from a browser.
-        return !headers.contains_key(header::HOST);
-    };
+/// Whether every host that a request names, in its head or, over HTTP/2, in its target, is this one. HTTP/1.0 without a host
+/// can't come from a browser.
+fn names_loopback(request: &Request) -> bool {
+    let in_target = request.uri().authority().map(|it| Ok(it.as_str()));
+    let in_head = request.headers().get_all(header::HOST).iter();
+    in_target
+        .into_iter()
+        .chain(in_head.map(HeaderValue::to_str))
+        .all(|host| host.is_ok_and(is_local))
+}
+
+fn is_local(host: &str) -> bool {
     host.parse::<SocketAddr>().is_ok()
         || host
             .trim_start_matches('[')
@@ -279,6 +313,10 @@ fn names_loopback(headers: &HeaderMap) -> bool {
 
 /// Bounds what a request may cost.
 async fn limits(request: Request, next: Next) -> Response {
+    // Nobody reads it, so it has to say how long it is.
+    if !request.body().is_end_stream() && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        return StatusCode::LENGTH_REQUIRED.into_response();
+    }
     let announced = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -315,6 +353,7 @@ async fn harden(mut response: Response) -> Response {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use axum::http::HeaderMap;
     use flowproof_common::address::Address;
     use flowproof_common::classify::{Judgement, UNEXPECTED_SLOT};
     use flowproof_common::key::{FlowKey, Side};
@@ -337,7 +376,10 @@ mod tests {
     use crate::verdict::window::Absence;
 
     async fn site() -> Arc<Site> {
-        Arc::new(Site::new(Arc::new(Health::default())))
+        Arc::new(Site::new(
+            Arc::new(Health::default()),
+            Gate::open(None).unwrap(),
+        ))
     }
 
     fn run(site: &Site) {
@@ -375,7 +417,7 @@ mod tests {
 
     async fn ask(
         site: &Arc<Site>,
-        exposure: Exposure,
+        access: Access,
         path: &str,
         host: &str,
     ) -> (u16, HeaderMap, String) {
@@ -383,7 +425,7 @@ mod tests {
             .header(header::HOST, host)
             .body(Body::empty())
             .unwrap();
-        let response = router(Arc::clone(site), exposure)
+        let response = router(Arc::clone(site), access)
             .call(request)
             .await
             .unwrap();
@@ -399,7 +441,7 @@ mod tests {
     #[tokio::test]
     async fn readiness_follows_the_capture() {
         let site = site().await;
-        let local = Exposure::Loopback;
+        let local = Access::Local;
         assert_eq!(ask(&site, local, "/-/healthy", "localhost").await.0, 200);
         assert_eq!(ask(&site, local, "/-/ready", "localhost").await.0, 503);
         assert_eq!(ask(&site, local, "/metrics", "localhost").await.0, 503);
@@ -417,7 +459,7 @@ mod tests {
     async fn the_page_is_for_loopback_only() {
         let site = site().await;
         run(&site);
-        let (status, headers, html) = ask(&site, Exposure::Loopback, "/", "127.0.0.1:9871").await;
+        let (status, headers, html) = ask(&site, Access::Local, "/", "127.0.0.1:9871").await;
         assert_eq!(status, 200);
         assert!(html.contains("baseline-linux-host"));
         assert_eq!(headers["refresh"], "10");
@@ -428,35 +470,46 @@ mod tests {
                 .starts_with("default-src 'none'")
         );
         assert_eq!(
-            ask(&site, Exposure::Loopback, "/style.css", "localhost")
-                .await
-                .0,
+            ask(&site, Access::Local, "/style.css", "localhost").await.0,
             200
         );
-        assert_eq!(ask(&site, Exposure::Network, "/", "10.0.0.1").await.0, 403);
+        assert_eq!(ask(&site, Access::Open, "/", "10.0.0.1").await.0, 403);
         assert_eq!(
-            ask(&site, Exposure::Network, "/metrics", "any.example")
-                .await
-                .0,
+            ask(&site, Access::Open, "/metrics", "any.example").await.0,
             200
         );
         // A name that was made to point to loopback.
         assert_eq!(
-            ask(&site, Exposure::Loopback, "/", "evil.example:9871")
-                .await
-                .0,
+            ask(&site, Access::Local, "/", "evil.example:9871").await.0,
             421
         );
+        assert_eq!(ask(&site, Access::Local, "/", "[::1]:9871").await.0, 200);
         assert_eq!(
-            ask(&site, Exposure::Loopback, "/", "[::1]:9871").await.0,
-            200
-        );
-        assert_eq!(
-            ask(&site, Exposure::Loopback, "/nothing", "localhost")
-                .await
-                .0,
+            ask(&site, Access::Local, "/nothing", "localhost").await.0,
             404
         );
+    }
+
+    #[test]
+    fn a_host_is_looked_at_wherever_it_is_named() {
+        let check = |target: &str, hosts: &[&str], expect: bool| {
+            let mut request = Request::get(target);
+            for host in hosts {
+                request = request.header(header::HOST, *host);
+            }
+            let request = request.body(Body::empty()).unwrap();
+            assert_eq!(names_loopback(&request), expect, "{target} {hosts:?}");
+        };
+        check("/", &[], true);
+        check("/", &["localhost:1"], true);
+        check("/", &["evil.example"], false);
+        check("/", &["\u{e9}"], false);
+        // HTTP/2, and a proxy's form of HTTP/1.
+        check("https://localhost:9871/", &[], true);
+        check("https://127.0.0.1/", &["127.0.0.1"], true);
+        check("https://evil.example/", &[], false);
+        check("https://evil.example/", &["localhost"], false);
+        check("https://localhost/", &["localhost", "evil.example"], false);
     }
 
     /// A TCP flow between two hosts, `age` ticks old.
@@ -487,7 +540,7 @@ mod tests {
 
     /// Status and array of a path.
     async fn array(site: &Arc<Site>, path: &str) -> (u16, Vec<Value>) {
-        let (status, headers, text) = ask(site, Exposure::Loopback, path, "localhost").await;
+        let (status, headers, text) = ask(site, Access::Local, path, "localhost").await;
         assert_eq!(
             headers["content-type"], "application/json",
             "{path}: {text}"
@@ -503,7 +556,7 @@ mod tests {
     #[tokio::test]
     async fn flows_are_found_newest_first_and_all_are_counted() {
         let site = site().await;
-        let before = ask(&site, Exposure::Loopback, "/api/v1/flows", "localhost").await;
+        let before = ask(&site, Access::Local, "/api/v1/flows", "localhost").await;
         assert_eq!(before.0, 503);
         run_with(&site, |script| {
             for port in (1..=5).rev() {
@@ -597,7 +650,7 @@ mod tests {
             ("requirement=a%2Fb", "no such requirement"),
         ] {
             let path = format!("/api/v1/flows?{query}");
-            let (status, _, text) = ask(&site, Exposure::Loopback, &path, "localhost").await;
+            let (status, _, text) = ask(&site, Access::Local, &path, "localhost").await;
             assert!(
                 status == 400 && text.contains(part),
                 "{query}: {status} {text}"
@@ -649,7 +702,7 @@ mod tests {
         let (_, all) = array(&site, "/api/v1/requirements").await;
         assert!(all.len() > 5);
         let path = "/api/v1/requirements?requirement=a%2Fb";
-        let (status, _, text) = ask(&site, Exposure::Loopback, path, "localhost").await;
+        let (status, _, text) = ask(&site, Access::Local, path, "localhost").await;
         assert!(
             status == 400 && text.contains("no such requirement"),
             "{text}"
@@ -661,15 +714,9 @@ mod tests {
         let site = site().await;
         run(&site);
         for path in ["/api/v1/flows", "/api/v1/requirements"] {
-            assert_eq!(
-                ask(&site, Exposure::Loopback, path, "localhost").await.0,
-                200
-            );
-            assert_eq!(
-                ask(&site, Exposure::Loopback, path, "evil.example").await.0,
-                421
-            );
-            let (status, _, text) = ask(&site, Exposure::Network, path, "10.0.0.1").await;
+            assert_eq!(ask(&site, Access::Local, path, "localhost").await.0, 200);
+            assert_eq!(ask(&site, Access::Local, path, "evil.example").await.0, 421);
+            let (status, _, text) = ask(&site, Access::Open, path, "10.0.0.1").await;
             assert!(
                 status == 403 && text.contains("loopback listeners only"),
                 "{text}"

@@ -1,23 +1,36 @@
-//! Accepts connections within limits: their number, the time for a request's head, and the life of a connection, so
-//! that a peer that is slow or many costs no more than that.
+//! Accepts connections within limits: their number, the time for a handshake and for a request's head, and the life of a
+//! connection, so that a peer that is slow or many costs no more than that. Speaks TLS and HTTP/2 where the web configuration
+//! has it, and asks the gate before a request is answered.
 
+use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
-/// Connections to one listener at a time; further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = 64;
-/// How long a peer may take for the head of a request, and stay silent between two.
+use super::connections::{Place, Refusal};
+use super::door::{Asker, Door};
+use super::source::Source;
+
+/// How long a peer may take for a TLS handshake, for the head of a request, and stay silent between two.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may be idle after its first request: over HTTP/2, or slow to read an answer.
+const IDLE_LIMIT: Duration = Duration::from_secs(120);
 /// How long a connection may live, so that a reader that takes nothing does not hold it for ever. A scraper that keeps
 /// its connection opens a new one.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(600);
@@ -27,6 +40,18 @@ const PAUSE: Duration = Duration::from_millis(200);
 const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 /// Bytes that are buffered of a request's head.
 const HEAD_BYTES: usize = 16 * 1024;
+/// The same over HTTP/2, unpacked.
+const HEAD_LIST_BYTES: u32 = 16 * 1024;
+/// Requests that a connection may have under way over HTTP/2.
+const STREAMS: u32 = 32;
+/// Streams that a peer may have reset before they were looked at (CVE-2023-44487), and that may be reset here for its errors.
+const RESETS: usize = 20;
+/// Bytes of answers that wait for a stream's reader.
+const SEND_BYTES: usize = 256 * 1024;
+
+/// What a client hears that speaks HTTP where TLS is spoken.
+const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
+    This port speaks TLS: ask by https://\n";
 
 /// Why an address can't be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -78,38 +103,45 @@ pub fn bind(address: SocketAddr) -> Result<Listener, BindError> {
 /// The listener can't be given to the runtime.
 pub async fn serve(
     listener: Listener,
-    router: Router,
+    door: Door,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener.listener)?;
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
+    let door = Arc::new(door);
+    let mut all = JoinSet::new();
     loop {
-        let next = async {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&room).acquire_owned().await.ok();
-            (permit, listener.accept().await)
-        };
-        let (permit, stream) = tokio::select! {
-            (permit, accepted) = next => match accepted {
-                Ok((stream, _)) => (permit, stream),
-                Err(error) => {
-                    tracing::debug!(%error, "cannot accept a connection");
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            },
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = all.join_next() => continue,
             () = stopped(&mut stop) => break,
         };
-        let connection = graceful.watch(connection(stream, router.clone()));
-        tokio::spawn(async move {
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept a connection");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let connections = &door.gate().connections;
+        let Some(place) = connections.enter(Source::of(peer.ip()), Instant::now()) else {
+            continue;
+        };
+        let connection = Connection {
+            place: Arc::new(place),
+            door: Arc::clone(&door),
+            peer: peer.ip(),
+            stop: stop.clone(),
+        };
+        all.spawn(async move {
             // Peers that go away or talk nonsense are their own problem.
-            let _ = tokio::time::timeout(CONNECTION_LIMIT, connection).await;
-            drop(permit);
+            let life = connection.live(stream);
+            let _ = tokio::time::timeout(CONNECTION_LIMIT, life).await;
         });
     }
     drop(listener);
-    let _ = tokio::time::timeout(DRAIN_LIMIT, graceful.shutdown()).await;
+    let drained = async { while all.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(DRAIN_LIMIT, drained).await;
     Ok(())
 }
 
@@ -118,77 +150,146 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn connection(
-    stream: TcpStream,
-    router: Router,
-) -> http1::Connection<TokioIo<TcpStream>, TowerToHyperService<Router>> {
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
-        .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+/// One connection.
+struct Connection {
+    place: Arc<Place>,
+    door: Arc<Door>,
+    peer: IpAddr,
+    stop: watch::Receiver<bool>,
 }
 
-#[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::net::{Ipv4Addr, TcpStream as StdStream};
-
-    use axum::routing::get;
-
-    use super::*;
-
-    fn local(port: u16) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+impl Connection {
+    async fn live(self, stream: TcpStream) {
+        let gate = self.door.gate();
+        gate.refresh().await;
+        // Before the settings are read, so that no change is missed.
+        let changes = gate.changes();
+        let in_force = gate.in_force();
+        let Some(tls) = &in_force.settings.tls else {
+            return self.http1(stream, false, changes).await;
+        };
+        let server = Arc::clone(&tls.server);
+        let proven = tls.proves_clients;
+        // Those who serve by other settings meanwhile shall not keep these.
+        drop(in_force);
+        let mut stop = self.stop.clone();
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(HEAD_LIMIT, handshake(stream, server)) => shaken,
+            () = self.place.must_go() => return,
+            () = stopped(&mut stop) => return,
+        };
+        let refusal = match shaken {
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                return self.http2(stream, proven, changes).await;
+            }
+            Ok(Ok(stream)) => return self.http1(stream, proven, changes).await,
+            // Who looks if somebody listens, and says nothing.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, peer = %self.peer, "no agreement on TLS");
+                Refusal::Tls
+            }
+            Err(_) => Refusal::Slow,
+        };
+        gate.connections.refuse(refusal);
     }
 
-    #[test]
-    fn a_port_in_use_is_named_with_the_remedy() {
-        let first = bind(local(0)).unwrap();
-        let error = bind(first.address).unwrap_err().to_string();
-        assert!(error.contains(&first.address.to_string()), "{error}");
-        assert!(
-            error.contains("in use") && error.contains("--listen"),
-            "{error}"
-        );
-        let elsewhere = bind("192.0.2.1:0".parse().unwrap())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            elsewhere.contains("does not have the address"),
-            "{elsewhere}"
-        );
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn answers_and_ends_although_a_peer_stays() {
-        let listener = bind(local(0)).unwrap();
-        let address = listener.address;
-        let router = Router::new().route("/", get(|| async { "here" }));
-        let (stop, stopped) = watch::channel(false);
-        let server = tokio::spawn(serve(listener, router, stopped));
-        let asked = tokio::task::spawn_blocking(move || {
-            // A peer that says nothing, and one that keeps its connection.
-            let silent = StdStream::connect(address).unwrap();
-            let mut peer = StdStream::connect(address).unwrap();
-            peer.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                .unwrap();
-            let mut answer = vec![0; 256];
-            let length = peer.read(&mut answer).unwrap();
-            let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
-            (silent, peer, answer)
+    async fn http1<S>(&self, stream: S, proven: bool, changes: watch::Receiver<u64>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (place, door, peer) = (Arc::clone(&self.place), Arc::clone(&self.door), self.peer);
+        let answer = service_fn(move |request| {
+            answer(Arc::clone(&place), Arc::clone(&door), peer, proven, request)
         });
-        let (_silent, _peer, answer) = asked.await.unwrap();
-        assert!(
-            answer.starts_with("HTTP/1.1 200") && answer.ends_with("here"),
-            "{answer}"
-        );
-        stop.send(true).unwrap();
-        tokio::time::timeout(Duration::from_secs(3), server)
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
-        assert!(StdStream::connect(address).is_err());
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_LIMIT)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), answer);
+        self.drive(connection, changes).await;
     }
+
+    async fn http2<S>(&self, stream: S, proven: bool, changes: watch::Receiver<u64>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // Streams are tasks of their own, which outlive a connection that breaks off.
+        let (place, door, peer) = (Arc::clone(&self.place), Arc::clone(&self.door), self.peer);
+        let answer = service_fn(move |request| {
+            answer(Arc::clone(&place), Arc::clone(&door), peer, proven, request)
+        });
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_pending_accept_reset_streams(RESETS)
+            .max_local_error_reset_streams(RESETS)
+            .max_header_list_size(HEAD_LIST_BYTES)
+            .max_send_buf_size(SEND_BYTES)
+            .keep_alive_interval(HEAD_LIMIT)
+            .keep_alive_timeout(HEAD_LIMIT)
+            .serve_connection(TokioIo::new(stream), answer);
+        self.drive(connection, changes).await;
+    }
+
+    /// Until the peer is done, has to go, or other settings came into force: then what is under way is finished, and the peer
+    /// comes again.
+    async fn drive<C>(&self, connection: C, mut changes: watch::Receiver<u64>)
+    where
+        C: GracefulConnection<Error = hyper::Error>,
+    {
+        let mut connection = pin!(connection);
+        let mut idle = pin!(self.place.idle(HEAD_LIMIT, IDLE_LIMIT));
+        let mut stop = self.stop.clone();
+        let mut ending = false;
+        let slow = loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    // Between two requests it is no fault to be silent.
+                    break ended.is_err_and(|error| error.is_timeout()) && !self.place.served();
+                }
+                never = idle.as_mut() => break never,
+                () = self.place.must_go() => break false,
+                () = stopped(&mut stop), if !ending => {}
+                _ = changes.changed(), if !ending => {}
+            }
+            ending = true;
+            connection.as_mut().graceful_shutdown();
+        };
+        if slow {
+            self.door.gate().connections.refuse(Refusal::Slow);
+        }
+    }
+}
+
+async fn answer(
+    place: Arc<Place>,
+    door: Arc<Door>,
+    peer: IpAddr,
+    proven: bool,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let _busy = place.begin();
+    let asker = Asker { peer, proven };
+    Ok(door.answer(asker, request.map(Body::new)).await)
+}
+
+async fn handshake(
+    mut stream: TcpStream,
+    server: Arc<ServerConfig>,
+) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    // A handshake begins with 22, a method of HTTP with a letter.
+    if first[0].is_ascii_alphabetic() {
+        stream.write_all(PLAIN_HTTP).await?;
+        // Else what was not read of the request resets the connection before the client has read why.
+        stream.shutdown().await?;
+        let mut rest = [0; 1024];
+        while tokio::io::AsyncReadExt::read(&mut stream, &mut rest).await? > 0 {}
+        return Err(io::Error::other("plain HTTP"));
+    }
+    TlsAcceptor::from(server).accept(stream).await
 }
