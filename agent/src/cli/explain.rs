@@ -99,7 +99,12 @@ fn of_flow(arguments: &Arguments, question: &Question) -> Result<Outcome, Error>
     let mut complaints = Vec::new();
     let seen = if let Some(url) = &arguments.look.daemon {
         let verdict = (!explanation.depends_on_name).then_some(explanation.verdict.name());
-        Some(daemon::ask(url, question, verdict, &requirements)?)
+        Some(daemon::ask(
+            (url, &arguments.look.access),
+            question,
+            verdict,
+            &requirements,
+        )?)
     } else if files.is_empty() {
         ledger::look(
             &arguments.look,

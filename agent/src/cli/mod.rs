@@ -8,6 +8,7 @@
 )]
 
 mod check;
+mod daemon_access;
 mod detach;
 mod diff;
 mod explain;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use super::daemon_access::DaemonAccess;
 use super::explain::daemon::DEFAULT_URL;
 use super::replay::Judged;
 use super::tags::TagArguments;
@@ -69,6 +70,8 @@ pub(super) struct Arguments {
         conflicts_with = "ledger"
     )]
     daemon: Option<String>,
+    #[command(flatten)]
+    access: DaemonAccess,
     /// Leave out the rows that are verified by a ledger, named by its file or by the daemon's state directory [default:
     /// /var/lib/flowproof]
     #[arg(
@@ -215,7 +218,7 @@ fn wanted(arguments: &Arguments, judged: &Judged) -> Result<Wanted, Error> {
     let verified = if !arguments.requirement.is_empty() || arguments.all {
         Default::default()
     } else if let Some(url) = &arguments.daemon {
-        standing::of_daemon(url)?
+        standing::of_daemon(url, &arguments.access)?
     } else if let Some(path) = &arguments.ledger {
         standing::of_ledger(path, matrix)?
     } else {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use super::daemon_access::DaemonAccess;
 use super::ledger::{At, recall};
 use super::replay::Judged;
 use super::tags::TagArguments;
@@ -51,6 +52,8 @@ pub(super) struct Arguments {
         default_missing_value = super::explain::daemon::DEFAULT_URL
     )]
     daemon: Option<String>,
+    #[command(flatten)]
+    access: DaemonAccess,
     /// Report what a ledger keeps, named by its file or by the daemon's state directory [default: /var/lib/flowproof];
     /// the daemon may run or not
     #[arg(
@@ -148,7 +151,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
         return Ok(Outcome::FallsShort);
     };
     let (evidence, complaints) = if let Some(url) = &arguments.daemon {
-        (daemon::evidence(url)?, Vec::new())
+        (daemon::evidence(url, &arguments.access)?, Vec::new())
     } else if let Some(named) = &arguments.ledger {
         let (recalled, (), path) = recall(named, arguments.at, |_| Ok(()))?;
         let evidence = Evidence {

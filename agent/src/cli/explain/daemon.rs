@@ -1,20 +1,25 @@
-//! Asks a running daemon over its API. Plain HTTP, since it answers on loopback only; whoever answers, what it costs here
-//! is bounded in time and bytes.
+//! Asks a running daemon over its API, by TLS where it speaks it; whoever answers, what it costs here is bounded in time and
+//! bytes.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use hyper::client::conn::http1;
-use hyper::header::{HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::question::Question;
 use super::seen::{Seen, Source};
+use crate::cli::daemon_access::{Access, DaemonAccess};
 use crate::cli::snippet::visible;
 use crate::engine::flows::{Encoded, Query};
 use crate::export::flow_line::PENDING;
@@ -48,13 +53,40 @@ pub enum AskError {
     },
     /// Nobody listens, or what listens hung up.
     #[error(
-        "no daemon answers at {url}: {reason}; start one with `flowproof run`, or say where it listens: `--daemon=http://ADDRESS:PORT`"
+        "no daemon answers at {url}: {reason}; start one with `flowproof run`, or say where it listens: `--daemon=http://ADDRESS:PORT`, or https"
     )]
     Nobody {
         /// Where.
         url: String,
         /// What the system said.
         reason: String,
+    },
+    /// Files to ask with can't be used.
+    #[error("{path}: {reason}")]
+    Access {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is no agreement on TLS.
+    #[error(
+        "no agreement on TLS with the daemon at {url}: {reason}; name its authority by --daemon-ca, and, if it asks for a \
+         certificate, yours by --daemon-cert and --daemon-key"
+    )]
+    Tls {
+        /// Where.
+        url: String,
+        /// What rustls said.
+        reason: String,
+    },
+    /// It wants to know who asks.
+    #[error(
+        "the daemon at {url} asks for a user and a password that it knows: name a file with `USER:PASSWORD` by --daemon-user-file"
+    )]
+    Unknown {
+        /// Where.
+        url: String,
     },
     /// It listens and does not answer.
     #[error("the daemon at {url} did not answer within {} s; try again", LIMIT.as_secs())]
@@ -115,12 +147,12 @@ struct End {
 /// What the daemon at `url` has seen of a flow, and of the requirements that are to cover it. `verdict` is the one of the
 /// files given here, unless it depends on a name that is not given.
 pub(super) fn ask(
-    url: &str,
+    (url, access): (&str, &DaemonAccess),
     question: &Question,
     verdict: Option<&str>,
     requirements: &[String],
 ) -> Result<Seen, AskError> {
-    let daemon = Remote::parse(url)?;
+    let daemon = Remote::parse(url)?.with(access)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -216,10 +248,12 @@ pub(super) fn ask(
 }
 
 /// Where a daemon listens.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(in crate::cli) struct Remote {
     host: String,
     port: u16,
+    tls: bool,
+    access: Access,
 }
 
 impl Remote {
@@ -234,9 +268,11 @@ impl Remote {
             format!("http://{url}")
         };
         let uri: Uri = text.parse().map_err(|_| wrong("it is no URL"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(wrong("only http is spoken"));
-        }
+        let tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(wrong("only http and https are spoken")),
+        };
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err(wrong("it has a path"));
         }
@@ -247,15 +283,31 @@ impl Remote {
         Ok(Self {
             host: authority.host().to_owned(),
             port: authority.port_u16().unwrap_or(DEFAULT_PORT),
+            tls,
+            access: Access::default(),
         })
     }
 
+    /// With what proves who asks.
+    pub(in crate::cli) fn with(mut self, access: &DaemonAccess) -> Result<Self, AskError> {
+        self.access = access.read(&self.host, self.tls)?;
+        Ok(self)
+    }
+
     pub(in crate::cli) fn url(&self) -> String {
-        format!("http://{}:{}", self.host, self.port)
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}:{}", self.host, self.port)
     }
 
     pub(in crate::cli) fn nobody(&self, error: &dyn std::error::Error) -> AskError {
         AskError::Nobody {
+            url: self.url(),
+            reason: crate::cli::chain(error),
+        }
+    }
+
+    fn no_tls(&self, error: &dyn std::error::Error) -> AskError {
+        AskError::Tls {
             url: self.url(),
             reason: crate::cli::chain(error),
         }
@@ -282,6 +334,9 @@ impl Remote {
             return Err(AskError::Slow { url: self.url() });
         };
         let (status, body) = answer?;
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(AskError::Unknown { url: self.url() });
+        }
         if !status.is_success() {
             const SHOWN: usize = 300;
             let text: String = String::from_utf8_lossy(&body).chars().take(SHOWN).collect();
@@ -300,6 +355,21 @@ impl Remote {
         let stream = TcpStream::connect((host, self.port))
             .await
             .map_err(|error| self.nobody(&error))?;
+        let Some(tls) = &self.access.tls else {
+            return self.exchange(stream, path).await;
+        };
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| self.no_tls(&error))?;
+        let stream = TlsConnector::from(Arc::clone(tls))
+            .connect(name, stream)
+            .await
+            .map_err(|error| self.no_tls(&error))?;
+        self.exchange(stream, path).await
+    }
+
+    async fn exchange<S>(&self, stream: S, path: &str) -> Result<(StatusCode, Vec<u8>), AskError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.nobody(&error))?;
@@ -311,10 +381,18 @@ impl Remote {
             .parse()
             .map_err(|error: hyper::http::uri::InvalidUri| self.nobody(&error))?;
         request.headers_mut().insert(HOST, host);
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|error| self.foreign(&crate::cli::chain(&error)))?;
+        if let Some(authorization) = &self.access.authorization {
+            let headers = request.headers_mut();
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        let response = sender.send_request(request).await.map_err(|error| {
+            // A server that wants a certificate says so after the client's part of the handshake.
+            if self.tls && is_of_tls(&error) {
+                self.no_tls(&error)
+            } else {
+                self.foreign(&crate::cli::chain(&error))
+            }
+        })?;
         let (parts, body) = response.into_parts();
         let body = to_bytes(Body::new(body), MOST_BYTES)
             .await
@@ -322,6 +400,21 @@ impl Remote {
         connection.abort();
         Ok((parts.status, body.to_vec()))
     }
+}
+
+/// Whether rustls is among the causes.
+fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        if error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 #[cfg(test)]
@@ -342,7 +435,8 @@ mod tests {
         check("localhost", Ok("http://localhost:9871"));
         check("127.0.0.1:99/", Ok("http://127.0.0.1:99"));
         check("http://[::1]:80", Ok("http://[::1]:80"));
-        check("https://localhost", Err("only http"));
+        check("https://localhost", Ok("https://localhost:9871"));
+        check("ftp://localhost", Err("only http"));
         check("http://localhost/metrics", Err("path"));
         check("http://", Err("no URL"));
         check("http://me@localhost", Err("no host"));

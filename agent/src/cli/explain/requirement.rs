@@ -9,6 +9,7 @@ use super::row_page::RowPage;
 use super::seen::{Look, Source};
 use crate::capture::CaptureError;
 use crate::capture::file::{CaptureFile, open_all};
+use crate::cli::daemon_access::DaemonAccess;
 use crate::cli::ledger::recall;
 use crate::cli::replay::Judged;
 use crate::cli::report::{capture, daemon};
@@ -284,7 +285,7 @@ fn failures(flows: &[FlowLine], id: &RowId) -> Failures {
 
 fn ask(look: &Look, judged: &Judged, row: &Row<'_>) -> Result<Facts, Error> {
     if let Some(url) = &look.daemon {
-        return Ok(ask_daemon(url, row)?);
+        return Ok(ask_daemon(url, &look.access, row)?);
     }
     let Some(named) = &look.ledger else {
         return Ok(Facts::default());
@@ -341,8 +342,8 @@ fn ask(look: &Look, judged: &Judged, row: &Row<'_>) -> Result<Facts, Error> {
     })
 }
 
-fn ask_daemon(url: &str, row: &Row<'_>) -> Result<Facts, AskError> {
-    let remote = Remote::parse(url)?;
+fn ask_daemon(url: &str, access: &DaemonAccess, row: &Row<'_>) -> Result<Facts, AskError> {
+    let remote = Remote::parse(url)?.with(access)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::question::Question;
 use crate::capture::CaptureError;
 use crate::capture::file::CaptureFile;
+use crate::cli::daemon_access::DaemonAccess;
 use crate::cli::ledger::At;
 use crate::cli::replay::{Judged, replay};
 use crate::cli::snippet::visible;
@@ -297,6 +298,8 @@ pub(super) struct Look {
         default_missing_value = super::daemon::DEFAULT_URL
     )]
     pub(super) daemon: Option<String>,
+    #[command(flatten)]
+    pub(super) access: DaemonAccess,
     /// Look into a ledger, named by its file or by the daemon's state directory [default: /var/lib/flowproof]; write
     /// `--ledger=PATH` if a flow follows
     #[arg(

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::cli::Error;
+use crate::cli::daemon_access::DaemonAccess;
 use crate::cli::explain::AskError;
 use crate::cli::explain::daemon::Remote;
 use crate::cli::ledger::{At, recall};
@@ -12,8 +13,8 @@ use crate::matrix::Matrix;
 use crate::verdict::requirement::State;
 
 /// By what the daemon at `url` says now.
-pub(super) fn of_daemon(url: &str) -> Result<BTreeSet<String>, AskError> {
-    let daemon = Remote::parse(url)?;
+pub(super) fn of_daemon(url: &str, access: &DaemonAccess) -> Result<BTreeSet<String>, AskError> {
+    let daemon = Remote::parse(url)?.with(access)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -108,7 +109,9 @@ mod tests {
 
     #[test]
     fn who_is_no_daemon_is_named() {
-        let error = of_daemon("https://localhost").unwrap_err().to_string();
-        assert!(error.contains("only http"), "{error}");
+        let error = of_daemon("ftp://localhost", &DaemonAccess::default())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("only http and https"), "{error}");
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::cli::daemon_access::DaemonAccess;
 use crate::cli::explain::AskError;
 use crate::cli::explain::daemon::Remote;
 use crate::engine::flows::Encoded;
@@ -35,8 +36,8 @@ enum Element {
 }
 
 /// Asks the daemon at `url`.
-pub(super) fn evidence(url: &str) -> Result<Evidence, AskError> {
-    let daemon = Remote::parse(url)?;
+pub(super) fn evidence(url: &str, access: &DaemonAccess) -> Result<Evidence, AskError> {
+    let daemon = Remote::parse(url)?.with(access)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
