@@ -11,6 +11,7 @@ pub mod judge;
 pub mod lab;
 pub mod metrics;
 pub mod names;
+pub mod receivers;
 pub mod skip;
 pub mod traffic;
 pub mod yaml;

@@ -19,6 +19,7 @@ pub(crate) struct Need {
 enum What {
     Program(&'static str),
     Library(&'static str),
+    File(&'static str),
 }
 
 impl Need {
@@ -37,8 +38,17 @@ impl Need {
         }
     }
 
+    /// Something without a program, known by a file or folder.
+    pub(crate) const fn file(path: &'static str, package: &'static str) -> Self {
+        Self {
+            what: What::File(path),
+            package,
+        }
+    }
+
     fn is_there(&self) -> bool {
         match self.what {
+            What::File(path) => Path::new(path).exists(),
             What::Program(name) => find_program(name).is_some(),
             What::Library(name) => links(name),
         }

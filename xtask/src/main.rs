@@ -23,6 +23,7 @@
 )]
 
 mod apt;
+mod collector;
 mod demo;
 mod deny;
 mod ebpf;

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use self::tally::Tally;
 use crate::{
     apt::{self, Need},
-    deny, packs,
+    collector, deny, packs,
     shell::{self, Privilege, cargo, describe, find_program, read, run, say, succeeds, target},
 };
 
@@ -22,7 +22,7 @@ use crate::{
 const TO_BUILD: [Need; 1] = [Need::library("pcap", "libpcap-dev")];
 
 /// What the labs call.
-const TO_TEST: [Need; 8] = [
+const TO_TEST: [Need; 10] = [
     Need::program("ip", "iproute2"),
     Need::program("nft", "nftables"),
     Need::program("tcpdump", "tcpdump"),
@@ -33,6 +33,10 @@ const TO_TEST: [Need; 8] = [
     Need::program("nginx", "nginx-light"),
     // The client that everybody has: TLS, HTTP/2, passwords, certificates.
     Need::program("curl", "curl"),
+    // The syslog server of the event labs. Its service is not started, see `apt`; for TLS it has a package of its own,
+    // found by its manual since it has no program.
+    Need::program("rsyslogd", "rsyslog"),
+    Need::file("/usr/share/doc/rsyslog-openssl", "rsyslog-openssl"),
     // The rules for Prometheus are checked and tested by its own tool.
     Need::program("promtool", "prometheus"),
 ];
@@ -52,6 +56,9 @@ pub(crate) fn test() -> Result<ExitCode> {
     apt::ensure(&TO_BUILD)?;
     if let Err(error) = apt::ensure(&TO_TEST) {
         // The tests that need it find out by themselves and skip.
+        say(format!("{error:#}"));
+    }
+    if let Err(error) = collector::ensure() {
         say(format!("{error:#}"));
     }
     checks(&mut tally)?;

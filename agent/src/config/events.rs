@@ -11,10 +11,16 @@ use hyper::header::{HeaderName, HeaderValue};
 const SYSLOG_UDP_PORT: u16 = 514;
 /// Port of syslog over TCP (RFC 6587 leaves it open; IANA's `syslog-conn` is what servers with octet counting use).
 const SYSLOG_TCP_PORT: u16 = 601;
+/// Port of syslog over TLS (RFC 5425, section 4.1).
+const SYSLOG_TLS_PORT: u16 = 6514;
 /// Port of OTLP over HTTP.
-const OTLP_PORT: u16 = 4318;
-/// Path of logs below an OTLP endpoint.
-const OTLP_PATH: &str = "/v1/logs";
+const OTLP_HTTP_PORT: u16 = 4318;
+/// Port of OTLP over gRPC.
+const OTLP_GRPC_PORT: u16 = 4317;
+/// Path of logs below an endpoint of OTLP over HTTP.
+const OTLP_HTTP_PATH: &str = "/v1/logs";
+/// The method of gRPC that takes logs.
+const OTLP_GRPC_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
 /// Where events go; nowhere by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +99,26 @@ pub struct SyslogConfig {
     pub facility: Facility,
     /// The operator's private enterprise number, under which the fields are structured data too.
     pub enterprise: Option<u32>,
+    /// Whom to trust and who to be, over TLS.
+    pub tls: TlsFiles,
+}
+
+/// Files for TLS. They are read for each connection, so that a renewed certificate needs no restart.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsFiles {
+    /// Certificates of the authorities that the peer's may come from, PEM; without, those of the system.
+    pub ca: Option<PathBuf>,
+    /// What this daemon shows if it is asked to.
+    pub identity: Option<Identity>,
+}
+
+/// A certificate of one's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate and those that lead to its authority, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
 }
 
 impl Default for SyslogConfig {
@@ -101,6 +127,7 @@ impl Default for SyslogConfig {
             address: SyslogAddress::Unix(PathBuf::from("/dev/log")),
             facility: Facility::Daemon,
             enterprise: None,
+            tls: TlsFiles::default(),
         }
     }
 }
@@ -114,12 +141,14 @@ pub enum SyslogAddress {
     Udp(String, u16),
     /// Host and port, over TCP with octet counting.
     Tcp(String, u16),
+    /// The same over TLS.
+    Tls(String, u16),
 }
 
 /// The text is no address of a syslog server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not the address of a syslog server: write `unix:///dev/log`, `udp://HOST:PORT` or `tcp://HOST:PORT`"
+    "`{0}` is not the address of a syslog server: write `unix:///dev/log`, `udp://HOST:PORT`, `tcp://HOST:PORT` or `tls://HOST:PORT`"
 )]
 pub struct SyslogAddressError(String);
 
@@ -157,6 +186,8 @@ impl FromStr for SyslogAddress {
             host_and_port(rest, SYSLOG_UDP_PORT).map(|(host, port)| Self::Udp(host, port))
         } else if let Some(rest) = text.strip_prefix("tcp://") {
             host_and_port(rest, SYSLOG_TCP_PORT).map(|(host, port)| Self::Tcp(host, port))
+        } else if let Some(rest) = text.strip_prefix("tls://") {
+            host_and_port(rest, SYSLOG_TLS_PORT).map(|(host, port)| Self::Tls(host, port))
         } else {
             None
         };
@@ -170,6 +201,7 @@ impl fmt::Display for SyslogAddress {
             Self::Unix(path) => write!(formatter, "unix://{}", path.display()),
             Self::Udp(host, port) => write!(formatter, "udp://{}:{port}", bracketed(host)),
             Self::Tcp(host, port) => write!(formatter, "tcp://{}:{port}", bracketed(host)),
+            Self::Tls(host, port) => write!(formatter, "tls://{}:{port}", bracketed(host)),
         }
     }
 }
@@ -237,90 +269,141 @@ impl Facility {
 pub struct OtlpConfig {
     /// Where it is.
     pub endpoint: OtlpEndpoint,
+    /// How it is spoken to.
+    pub protocol: OtlpProtocol,
     /// Headers that every request has.
     pub headers: Vec<Header>,
     /// How long a request may take, 1 second to 1 minute.
     pub timeout: Duration,
+    /// Whom to trust and who to be, over TLS.
+    pub tls: TlsFiles,
 }
 
 impl OtlpConfig {
     /// Without headers, and the default time.
     #[must_use]
-    pub const fn to(endpoint: OtlpEndpoint) -> Self {
+    pub const fn to(endpoint: OtlpEndpoint, protocol: OtlpProtocol) -> Self {
         Self {
             endpoint,
+            protocol,
             headers: Vec::new(),
             timeout: Duration::from_secs(10),
+            tls: TlsFiles {
+                ca: None,
+                identity: None,
+            },
         }
     }
+
+    /// Port of the collector.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.endpoint.port.unwrap_or(match self.protocol {
+            OtlpProtocol::HttpProtobuf | OtlpProtocol::HttpJson => OTLP_HTTP_PORT,
+            OtlpProtocol::Grpc => OTLP_GRPC_PORT,
+        })
+    }
+
+    /// Path that logs are posted to.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match (&self.endpoint.path, self.protocol) {
+            (_, OtlpProtocol::Grpc) => OTLP_GRPC_PATH,
+            (Some(path), _) => path,
+            (None, _) => OTLP_HTTP_PATH,
+        }
+    }
+
+    /// Host and port as a URL has them.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        format!("{}:{}", bracketed(&self.endpoint.host), self.port())
+    }
+
+    /// The whole URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.endpoint.tls { "https" } else { "http" };
+        let authority = self.authority();
+        match self.protocol {
+            // The method is no business of whoever reads it.
+            OtlpProtocol::Grpc => format!("{scheme}://{authority}"),
+            OtlpProtocol::HttpProtobuf | OtlpProtocol::HttpJson => {
+                format!("{scheme}://{authority}{}", self.path())
+            }
+        }
+    }
+}
+
+/// How a collector is spoken to; the texts are those of `OTEL_EXPORTER_OTLP_PROTOCOL`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtlpProtocol {
+    /// Protobuf over HTTP/1.1.
+    HttpProtobuf,
+    /// The JSON mapping over HTTP/1.1.
+    HttpJson,
+    /// gRPC.
+    Grpc,
+}
+
+impl OtlpProtocol {
+    /// The texts of the configuration.
+    pub const NAMES: [(&'static str, Self); 3] = [
+        ("http/protobuf", Self::HttpProtobuf),
+        ("http/json", Self::HttpJson),
+        ("grpc", Self::Grpc),
+    ];
 }
 
 /// Where a collector is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtlpEndpoint {
+    /// Whether it is spoken to over TLS.
+    pub tls: bool,
     /// Host name or address, without brackets.
     pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Path of logs.
-    pub path: String,
-}
-
-impl OtlpEndpoint {
-    /// Host and port as a URL has them.
-    #[must_use]
-    pub fn authority(&self) -> String {
-        format!("{}:{}", bracketed(&self.host), self.port)
-    }
-}
-
-impl fmt::Display for OtlpEndpoint {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "http://{}{}", self.authority(), self.path)
-    }
+    /// Port, if it is not the usual one.
+    pub port: Option<u16>,
+    /// Path of logs, if it is not the usual one.
+    pub path: Option<String>,
 }
 
 /// Why a text is no endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OtlpEndpointError {
-    /// It wants TLS.
-    #[error(
-        "`{0}` asks for TLS, which events do not have yet: send them to a collector on this host by `http://127.0.0.1:4318`, and have it forward them"
-    )]
-    Tls(String),
-    /// It is no URL.
-    #[error(
-        "`{0}` is not the endpoint of a collector: write `http://HOST:PORT`, with a path if it is not `/v1/logs`"
-    )]
-    Form(String),
-}
+#[error(
+    "`{0}` is not the endpoint of a collector: write `http://HOST:PORT` or `https://HOST:PORT`, with a path if it is HTTP and not `/v1/logs`"
+)]
+pub struct OtlpEndpointError(String);
 
 impl FromStr for OtlpEndpoint {
     type Err = OtlpEndpointError;
 
     fn from_str(text: &str) -> Result<Self, OtlpEndpointError> {
-        if text.starts_with("https://") {
-            return Err(OtlpEndpointError::Tls(text.to_owned()));
-        }
-        let form = || OtlpEndpointError::Form(text.to_owned());
-        let rest = text.strip_prefix("http://").ok_or_else(form)?;
+        let form = || OtlpEndpointError(text.to_owned());
+        let (tls, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            (None, None) => return Err(form()),
+        };
         let (authority, path) = match rest.find('/') {
             Some(slash) => rest.split_at(slash),
             None => (rest, ""),
         };
-        let (host, port) = host_and_port(authority, OTLP_PORT).ok_or_else(form)?;
-        let path = if path.is_empty() || path == "/" {
-            OTLP_PATH
-        } else {
-            path
-        };
-        if path.parse::<hyper::Uri>().is_err() {
+        // No port is 0.
+        let (host, port) = host_and_port(authority, u16::MAX).ok_or_else(form)?;
+        let port = (!authority.ends_with(']') && authority.contains(':')).then_some(port);
+        let path = (!path.is_empty() && path != "/").then(|| path.to_owned());
+        if path
+            .as_ref()
+            .is_some_and(|path| path.parse::<hyper::Uri>().is_err())
+        {
             return Err(form());
         }
         Ok(Self {
+            tls,
             host,
             port,
-            path: path.to_owned(),
+            path,
         })
     }
 }
@@ -356,6 +439,7 @@ mod tests {
         check("udp://192.0.2.1", Some("udp://192.0.2.1:514"));
         check("tcp://log.example:6514", Some("tcp://log.example:6514"));
         check("tcp://[2001:db8::1]", Some("tcp://[2001:db8::1]:601"));
+        check("tls://log.example", Some("tls://log.example:6514"));
         check("udp://[2001:db8::1]:99", Some("udp://[2001:db8::1]:99"));
         check("unix://dev/log", None);
         check("udp://2001:db8::1", None);
@@ -368,20 +452,47 @@ mod tests {
 
     #[test]
     fn reads_endpoints() {
-        let check =
-            |text: &str, expect: Result<&str, &str>| match (text.parse::<OtlpEndpoint>(), expect) {
-                (Ok(endpoint), Ok(expect)) => assert_eq!(endpoint.to_string(), expect),
-                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+        use OtlpProtocol::{Grpc, HttpJson, HttpProtobuf};
+        let check = |text: &str, protocol, expect: Option<&str>| {
+            let got = text.parse::<OtlpEndpoint>();
+            match (got, expect) {
+                (Ok(endpoint), Some(expect)) => {
+                    assert_eq!(OtlpConfig::to(endpoint, protocol).url(), expect);
+                }
+                (Err(error), None) => {
+                    assert!(error.to_string().contains("http://HOST"), "{error}");
+                }
                 (got, expect) => panic!("{text}: got {got:?}, expected {expect:?}"),
-            };
-        check("http://localhost", Ok("http://localhost:4318/v1/logs"));
-        check("http://[::1]:99/", Ok("http://[::1]:99/v1/logs"));
-        check("http://a/otlp/logs", Ok("http://a:4318/otlp/logs"));
-        check("https://a", Err("TLS"));
-        check("a:4318", Err("http://HOST"));
-        check("http://", Err("http://HOST"));
-        check("http://me@a", Err("http://HOST"));
-        check("http://a/b c", Err("http://HOST"));
+            }
+        };
+        check(
+            "http://localhost",
+            HttpJson,
+            Some("http://localhost:4318/v1/logs"),
+        );
+        check(
+            "https://localhost/",
+            HttpProtobuf,
+            Some("https://localhost:4318/v1/logs"),
+        );
+        check(
+            "http://[::1]:99/",
+            HttpJson,
+            Some("http://[::1]:99/v1/logs"),
+        );
+        check("https://[::1]", Grpc, Some("https://[::1]:4317"));
+        check("http://a:1", Grpc, Some("http://a:1"));
+        check(
+            "http://a/otlp/logs",
+            HttpJson,
+            Some("http://a:4318/otlp/logs"),
+        );
+        check("a:4318", Grpc, None);
+        check("grpc://a", Grpc, None);
+        check("http://", Grpc, None);
+        check("http://me@a", Grpc, None);
+        check("http://a:0", Grpc, None);
+        check("http://a/b c", HttpJson, None);
     }
 
     #[test]

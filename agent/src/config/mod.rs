@@ -11,8 +11,8 @@ pub mod schema;
 mod units;
 
 pub use events::{
-    EventTarget, EventsConfig, Facility, Header, JsonConfig, OtlpConfig, OtlpEndpoint,
-    OtlpEndpointError, SyslogAddress, SyslogAddressError, SyslogConfig,
+    EventTarget, EventsConfig, Facility, Header, Identity, JsonConfig, OtlpConfig, OtlpEndpoint,
+    OtlpEndpointError, OtlpProtocol, SyslogAddress, SyslogAddressError, SyslogConfig, TlsFiles,
 };
 pub use model::{
     Attach, BackendChoice, CaptureConfig, Config, Conflict, EbpfOptions, FlowCapacity,

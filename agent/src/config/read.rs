@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::events::{
-    EventTarget, EventsConfig, Facility, Header, JsonConfig, OtlpConfig, SyslogConfig,
+    EventTarget, EventsConfig, Facility, Header, Identity, JsonConfig, OtlpConfig, OtlpEndpoint,
+    OtlpProtocol, SyslogAddress, SyslogConfig, TlsFiles,
 };
 use super::model::{
     Attach, BackendChoice, CaptureConfig, Config, EbpfOptions, FlowCapacity, InterfacePattern,
@@ -67,10 +68,11 @@ pub(super) const NAMES: Keys = Keys::new(
 pub(super) const LEDGER: Keys = Keys::new(&[], &["enabled", "retention", "max_size", "window"]);
 pub(super) const EVENTS: Keys = Keys::new(&[], &["interval", "json", "syslog", "otlp"]);
 pub(super) const JSON: Keys = Keys::new(&["path"], &["max_size", "keep"]);
-pub(super) const SYSLOG: Keys = Keys::new(&[], &["address", "facility", "enterprise"]);
-pub(super) const OTLP: Keys = Keys::new(&["endpoint"], &["headers", "timeout"]);
 pub(super) const SECURITY: Keys = Keys::new(&[], &["sandbox"]);
 pub(super) const WEB: Keys = Keys::new(&[], &["listen", "config", "expose_flows"]);
+pub(super) const SYSLOG: Keys = Keys::new(&[], &["address", "facility", "enterprise", "tls"]);
+pub(super) const OTLP: Keys = Keys::new(&["endpoint"], &["protocol", "headers", "timeout", "tls"]);
+pub(super) const TLS_FILES: Keys = Keys::new(&[], &["ca", "certificate", "key"]);
 pub(super) const LOG: Keys = Keys::new(&[], &["level", "format"]);
 
 /// Bytes that may be kept of a packet: an Ethernet, IPv4 and TCP header at the least, libpcap's own limit at the most.
@@ -403,19 +405,69 @@ impl Reader<'_> {
         syslog.enterprise = fields
             .get("enterprise")
             .and_then(|node| yaml::whole_number(node, "enterprise", ENTERPRISE, self.reporter));
+        let tls = matches!(syslog.address, SyslogAddress::Tls(..));
+        syslog.tls = self.tls_files(&fields, tls, "tls://")?;
         Some(syslog)
     }
 
     fn otlp(&mut self, node: &Node<'_>) -> Option<OtlpConfig> {
         let fields = Fields::open(node, "`otlp`", OTLP, self.reporter)?;
-        let endpoint = self.parsed(&fields, "endpoint");
+        let endpoint: Option<OtlpEndpoint> = self.parsed(&fields, "endpoint");
+        let mut protocol = OtlpProtocol::HttpProtobuf;
+        let names = &OtlpProtocol::NAMES;
+        self.choose(&fields, "protocol", "protocol", names, &mut protocol);
         let headers = fields
             .get("headers")
             .map_or_else(Vec::new, |node| self.headers(node));
-        let mut otlp = OtlpConfig::to(endpoint?);
+        let mut otlp = OtlpConfig::to(endpoint?, protocol);
         otlp.headers = headers;
         self.duration(&fields, "timeout", OTLP_TIMEOUT, &mut otlp.timeout);
+        otlp.tls = self.tls_files(&fields, otlp.endpoint.tls, "https://")?;
+        if let (OtlpProtocol::Grpc, Some(path), Some(node)) =
+            (protocol, &otlp.endpoint.path, fields.get("endpoint"))
+        {
+            self.reporter.error(
+                "bad-address",
+                node.span,
+                format!(
+                    "gRPC knows no path: leave `{path}` out, or write `protocol: http/protobuf`"
+                ),
+            );
+        }
         Some(otlp)
+    }
+
+    /// Files for TLS, which only an address that begins with `scheme` has a use for.
+    fn tls_files(&mut self, fields: &Fields<'_, '_>, used: bool, scheme: &str) -> Option<TlsFiles> {
+        let Some(node) = fields.get("tls") else {
+            return Some(TlsFiles::default());
+        };
+        if !used {
+            self.reporter.error(
+                "unused-tls",
+                node.span,
+                format!("TLS is spoken only where the address begins with `{scheme}`: write that, or leave `tls` out"),
+            );
+        }
+        let fields = Fields::open(node, "`tls`", TLS_FILES, self.reporter)?;
+        let mut file = |key| {
+            let text = yaml::text(fields.get(key)?, key, self.reporter)?;
+            Some(self.folder.join(text))
+        };
+        let (ca, certificate, key) = (file("ca"), file("certificate"), file("key"));
+        let identity = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(Identity { certificate, key }),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                self.reporter.error(
+                    "missing-key",
+                    node.span,
+                    "`certificate` and `key` belong together: write both or none".to_owned(),
+                );
+                None
+            }
+        };
+        Some(TlsFiles { ca, identity })
     }
 
     fn headers(&mut self, node: &Node<'_>) -> Vec<Header> {
@@ -621,8 +673,8 @@ mod tests {
              names: {passive_dns: false, hello: false, hold: 500ms, ttl_min: 30s, ttl_max: 2h, grace: 1d, resolve: true, resolvers: [192.0.2.53, '[2001:db8::53]:5353']}\n\
              ledger: {enabled: false, retention: 90d, max_size: 1GiB, window: 1h}\n\
              events:\n  interval: 10s\n  json: {path: events.json, max_size: 1MiB, keep: 3}\n\
-             \x20 syslog: {address: 'tcp://log.example', facility: local3, enterprise: 32473}\n\
-             \x20 otlp: {endpoint: 'http://collector.example', headers: {authorization: Bearer x}, timeout: 2s}\n\
+             \x20 syslog: {address: 'tls://log.example', facility: local3, enterprise: 32473, tls: {ca: ca.pem}}\n\
+             \x20 otlp: {endpoint: 'https://collector.example', protocol: grpc, headers: {authorization: Bearer x}, timeout: 2s, tls: {certificate: c.pem, key: /k.pem}}\n\
              web: {listen: ['127.0.0.1:1', '[::1]:2'], config: web.yaml, expose_flows: true}\n\
              log: {level: debug, format: json}\n",
         );
@@ -711,17 +763,29 @@ mod tests {
                     keep: 3,
                 }),
                 syslog: Some(SyslogConfig {
-                    address: "tcp://log.example:601".parse().unwrap(),
+                    address: "tls://log.example:6514".parse().unwrap(),
                     facility: Facility::Local3,
                     enterprise: Some(32_473),
+                    tls: TlsFiles {
+                        ca: Some(PathBuf::from("/etc/flowproof/ca.pem")),
+                        identity: None,
+                    },
                 }),
                 otlp: Some(OtlpConfig {
-                    endpoint: "http://collector.example:4318/v1/logs".parse().unwrap(),
+                    endpoint: "https://collector.example".parse().unwrap(),
+                    protocol: OtlpProtocol::Grpc,
                     headers: vec![Header {
                         name: "authorization".parse().unwrap(),
                         value: "Bearer x".parse().unwrap(),
                     }],
                     timeout: Duration::from_secs(2),
+                    tls: TlsFiles {
+                        ca: None,
+                        identity: Some(Identity {
+                            certificate: PathBuf::from("/etc/flowproof/c.pem"),
+                            key: PathBuf::from("/k.pem"),
+                        }),
+                    },
                 }),
             }
         );
@@ -783,7 +847,7 @@ mod tests {
              web: {listen: [localhost], expose_flows: yes}\n\
              log: {levle: info}\n\
              ledger: {enabled: 1, retention: 1m, max_size: 1MiB, window: 32d}\n\
-             events:\n  json: {keep: 0}\n  syslog: {address: x, facility: mail}\n  otlp: {endpoint: 'https://c', headers: {'a b': c}}\n",
+             events:\n  json: {keep: 0}\n  syslog: {address: x, facility: mail}\n  otlp: {endpoint: 'grpc://c', headers: {'a b': c}}\n",
         );
         assert_eq!(reading.config, None);
         let got: Vec<_> = reading
@@ -816,8 +880,39 @@ mod tests {
                 "bad-address 14:21",
                 "unknown-value 14:34",
                 "bad-address 15:20",
-                "bad-header 15:43",
+                "bad-header 15:42",
             ]
+        );
+    }
+
+    #[test]
+    fn what_does_not_go_together_at_a_destination_is_an_error() {
+        let check = |events: &str, expect: &[&str]| {
+            let reading = read(&format!("matrix: [a]\nevents: {{{events}}}\n"));
+            let findings = reading.findings.as_slice().iter();
+            let codes: Vec<_> = findings.map(|finding| finding.code).collect();
+            assert_eq!(codes, expect, "{events}");
+        };
+        check(
+            "otlp: {endpoint: 'http://c/x', protocol: grpc}",
+            &["bad-address"],
+        );
+        check(
+            "otlp: {endpoint: 'http://c', protocol: http}",
+            &["unknown-value"],
+        );
+        check(
+            "otlp: {endpoint: 'http://c', tls: {ca: a}}",
+            &["unused-tls"],
+        );
+        check(
+            "otlp: {endpoint: 'https://c', tls: {key: a}}",
+            &["missing-key"],
+        );
+        check("syslog: {address: 'tcp://c', tls: {}}", &["unused-tls"]);
+        check(
+            "syslog: {address: 'tls://c', tls: {cert: a}}",
+            &["unknown-key"],
         );
     }
 }

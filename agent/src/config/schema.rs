@@ -179,7 +179,7 @@ pub(super) struct EventsSection {
     json: Option<JsonSection>,
     /// Syslog (RFC 5424).
     syslog: Option<SyslogSection>,
-    /// OpenTelemetry logs over HTTP, in JSON.
+    /// OpenTelemetry logs, over HTTP or gRPC.
     otlp: Option<OtlpSection>,
 }
 
@@ -200,14 +200,28 @@ pub(super) struct JsonSection {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct SyslogSection {
-    /// `unix:///dev/log`, `udp://HOST:PORT`, or `tcp://HOST:PORT` with octet counting.
-    #[schemars(regex(pattern = r"^(unix|udp|tcp)://"))]
+    /// `unix:///dev/log`, `udp://HOST:PORT`, `tcp://HOST:PORT` with octet counting, or `tls://HOST:PORT`.
+    #[schemars(regex(pattern = r"^(unix|udp|tcp|tls)://"))]
     address: Option<String>,
     /// What messages are filed under.
     facility: Option<FacilityText>,
     /// Your private enterprise number: the fields are structured data under it too.
     #[schemars(range(min = 1))]
     enterprise: Option<u32>,
+    /// Files for TLS.
+    tls: Option<TlsFilesSection>,
+}
+
+/// Files for TLS, PEM; they are read for each connection.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct TlsFilesSection {
+    /// Certificates of the authorities that the peer's may come from; without, those of the system.
+    ca: Option<String>,
+    /// The daemon's own certificate with those that lead to its authority, if the peer wants one.
+    certificate: Option<String>,
+    /// The private key of that.
+    key: Option<String>,
 }
 
 #[derive(JsonSchema)]
@@ -229,13 +243,28 @@ enum FacilityText {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct OtlpSection {
-    /// `http://HOST:PORT`, with a path if it is not `/v1/logs`.
-    #[schemars(regex(pattern = r"^http://"))]
+    /// `http://HOST:PORT` or `https://HOST:PORT`, with a path if it is HTTP and not `/v1/logs`.
+    #[schemars(regex(pattern = r"^https?://"))]
     endpoint: String,
+    /// How it is spoken to.
+    protocol: Option<OtlpProtocolText>,
     /// Headers that every request has, such as `authorization`.
     headers: Option<BTreeMap<String, String>>,
     /// How long a request may take, 1s to 1m.
     timeout: Option<DurationText>,
+    /// Files for TLS.
+    tls: Option<TlsFilesSection>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(inline)]
+enum OtlpProtocolText {
+    #[schemars(rename = "http/protobuf")]
+    HttpProtobuf,
+    #[schemars(rename = "http/json")]
+    HttpJson,
+    #[schemars(rename = "grpc")]
+    Grpc,
 }
 
 /// The web server.
@@ -306,9 +335,11 @@ mod tests {
 
     use super::super::read::{
         CAPTURE, CONFIG, EBPF, EVENTS, FLOWS, JSON, LEDGER, LOG, NAMES, OTLP, PCAP, SECURITY,
-        SYSLOG, TAGS, WEB,
+        SYSLOG, TAGS, TLS_FILES, WEB,
     };
-    use super::super::{Attach, BackendChoice, Facility, LogFormat, LogLevel, OnExit};
+    use super::super::{
+        Attach, BackendChoice, Facility, LogFormat, LogLevel, OnExit, OtlpProtocol,
+    };
     use super::*;
     use crate::yaml::Keys;
 
@@ -337,6 +368,7 @@ mod tests {
         check(schemars::schema_for!(JsonSection).as_value(), JSON);
         check(schemars::schema_for!(SyslogSection).as_value(), SYSLOG);
         check(schemars::schema_for!(OtlpSection).as_value(), OTLP);
+        check(schemars::schema_for!(TlsFilesSection).as_value(), TLS_FILES);
         check(schemars::schema_for!(WebSection).as_value(), WEB);
         check(schemars::schema_for!(SecuritySection).as_value(), SECURITY);
         check(schemars::schema_for!(LogSection).as_value(), LOG);
@@ -361,6 +393,7 @@ mod tests {
         check::<AttachText, _>(&Attach::NAMES);
         check::<OnExitText, _>(&OnExit::NAMES);
         check::<FacilityText, _>(&Facility::NAMES);
+        check::<OtlpProtocolText, _>(&OtlpProtocol::NAMES);
         check::<LevelText, _>(&LogLevel::NAMES);
         check::<FormatText, _>(&LogFormat::NAMES);
     }

@@ -35,6 +35,8 @@ pub struct SinkStatus {
     pub delivered: u64,
     /// Events that found no room in its queue, or that it refused.
     pub dropped: u64,
+    /// Events that wait for it, those that it is offered included.
+    pub waiting: u64,
     /// Whether it took the last that it was offered.
     pub up: bool,
 }
@@ -105,6 +107,7 @@ impl Feed {
                 sink,
                 delivered: queue.counters.delivered.load(Ordering::Relaxed),
                 dropped: queue.counters.dropped.load(Ordering::Relaxed),
+                waiting: queue.counters.waiting.load(Ordering::Relaxed),
                 up: queue.counters.up.load(Ordering::Relaxed),
             })
             .collect()

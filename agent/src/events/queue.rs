@@ -15,7 +15,19 @@ pub(super) const ROOM: usize = 16_384;
 pub(super) struct Counters {
     pub(super) delivered: AtomicU64,
     pub(super) dropped: AtomicU64,
+    /// In the queue, or offered to the destination and not taken yet.
+    pub(super) waiting: AtomicU64,
     pub(super) up: AtomicBool,
+}
+
+impl Counters {
+    /// Notes what became of events that waited.
+    pub(super) fn settle(&self, delivered: u64, dropped: u64) {
+        self.delivered.fetch_add(delivered, Ordering::Relaxed);
+        self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.waiting
+            .fetch_sub(delivered + dropped, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +54,7 @@ impl Queue {
             counters: Counters {
                 delivered: AtomicU64::new(0),
                 dropped: AtomicU64::new(0),
+                waiting: AtomicU64::new(0),
                 // Until it is proven otherwise.
                 up: AtomicBool::new(true),
             },
@@ -60,6 +73,7 @@ impl Queue {
             return;
         }
         waiting.events.push_back(event);
+        self.counters.waiting.fetch_add(1, Ordering::Relaxed);
         self.bell.notify_all();
     }
 
@@ -97,7 +111,7 @@ impl Queue {
         let mut waiting = self.lock();
         if waiting.closed {
             let left = u64::try_from(waiting.events.len()).unwrap_or(u64::MAX);
-            self.counters.dropped.fetch_add(left, Ordering::Relaxed);
+            self.counters.settle(0, left);
             waiting.events.clear();
         }
         waiting.closed
@@ -127,6 +141,11 @@ mod tests {
         assert_eq!(ids, ["0", "1"]);
         queue.push(Arc::new(event(Body::DaemonStopping)));
         assert_eq!((queue.take(9).len(), count(&queue)), (2, 2));
+        // Nobody said yet what became of those that were taken.
+        let waiting = || queue.counters.waiting.load(Ordering::Relaxed);
+        assert_eq!(waiting(), 4);
+        queue.counters.settle(3, 1);
+        assert_eq!((waiting(), count(&queue)), (0, 3));
     }
 
     #[test]

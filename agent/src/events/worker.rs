@@ -15,6 +15,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
+/// The longest pause that a destination may ask for.
+const LONGEST_WISH: Duration = Duration::from_secs(300);
+
 /// Until the queue is closed and empty, or closed and the destination takes no more.
 pub(super) fn run(queue: &Queue, sink: &mut dyn Sink) {
     let counters = &queue.counters;
@@ -28,15 +31,11 @@ pub(super) fn run(queue: &Queue, sink: &mut dyn Sink) {
             return;
         }
         let delivery = sink.deliver(&batch);
-        let done = (delivery.delivered + delivery.refused).min(batch.len());
-        batch.drain(..done);
+        let delivered = delivery.delivered.min(batch.len());
+        let refused = delivery.refused.min(batch.len() - delivered);
+        batch.drain(..delivered + refused);
         let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        counters
-            .delivered
-            .fetch_add(number(delivery.delivered), Ordering::Relaxed);
-        counters
-            .dropped
-            .fetch_add(number(delivery.refused), Ordering::Relaxed);
+        counters.settle(number(delivered), number(refused));
         let up = delivery.trouble.is_none();
         let was_up = counters.up.swap(up, Ordering::Relaxed);
         match delivery.trouble {
@@ -48,12 +47,10 @@ pub(super) fn run(queue: &Queue, sink: &mut dyn Sink) {
             pause = FIRST_PAUSE;
         } else if !batch.is_empty() {
             if queue.give_up() {
-                counters
-                    .dropped
-                    .fetch_add(number(batch.len()), Ordering::Relaxed);
+                counters.settle(0, number(batch.len()));
                 return;
             }
-            queue.pause(pause);
+            queue.pause(pause.max(delivery.not_before.unwrap_or_default().min(LONGEST_WISH)));
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -102,6 +99,7 @@ mod tests {
                 delivered,
                 refused,
                 trouble: fails.then(|| "no".to_owned()),
+                not_before: None,
             }
         }
     }

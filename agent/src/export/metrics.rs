@@ -587,13 +587,18 @@ fn events(sinks: &[SinkStatus], families: &mut Vec<MetricFamily>) {
         "flowproof_event_sink_up",
         "1 while a destination takes events, 0 while it does not: it is tried again, and the log says why. Mend the file, the server or the collector.",
     );
+    let mut waiting = Family::gauge(
+        "flowproof_events_waiting",
+        "Events that a destination has not taken yet. Beyond 16,384 the newest are dropped: mend the destination before.",
+    );
     for status in sinks {
         let labels = [("sink", status.sink)];
+        waiting.push(&labels, number(status.waiting));
         told.push(&labels, number(status.delivered));
         dropped.push(&labels, number(status.dropped));
         up.push(&labels, if status.up { 1.0 } else { 0.0 });
     }
-    for family in [told, dropped, up] {
+    for family in [told, dropped, waiting, up] {
         families.push(family.finish());
     }
 }
@@ -806,6 +811,7 @@ mod tests {
             sink: "json",
             delivered: 3,
             dropped: 1,
+            waiting: 2,
             up: true,
         }]
     }

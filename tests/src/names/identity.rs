@@ -26,12 +26,29 @@ impl Identity {
     pub fn new(names: &[&str]) -> Result<Self> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names).context("can't make a certificate")?;
-        Ok(Self {
-            certificate: made.cert.der().clone(),
-            certificate_pem: made.cert.pem(),
-            key: PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()),
-            key_pem: made.signing_key.serialize_pem(),
-        })
+        Ok(Self::of(&made.cert, &made.signing_key))
+    }
+
+    /// Makes one for `names` that was good for the year 2020.
+    ///
+    /// # Errors
+    /// A name is none.
+    pub fn expired(names: &[&str]) -> Result<Self> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = rcgen::KeyPair::generate()?;
+        let mut parameters = rcgen::CertificateParams::new(names)?;
+        parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        Ok(Self::of(&parameters.self_signed(&key)?, &key))
+    }
+
+    fn of(certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> Self {
+        Self {
+            certificate: certificate.der().clone(),
+            certificate_pem: certificate.pem(),
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()),
+            key_pem: key.serialize_pem(),
+        }
     }
 
     /// Writes `certificate.pem` and `key.pem` into `folder`.

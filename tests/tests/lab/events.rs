@@ -151,7 +151,7 @@ fn events_reach_every_destination_once() -> Result<()> {
 events:
   json: {path: events.json}
   syslog: {address: 'udp://127.0.0.1:5514'}
-  otlp: {endpoint: 'http://127.0.0.1', headers: {authorization: Bearer lab}}
+  otlp: {endpoint: 'http://127.0.0.1', protocol: http/json, headers: {authorization: Bearer lab}}
 ";
     let mut daemon = Daemon::start(&lab.router, &setup(config))?;
     soon(&daemon, "the start", |event| {

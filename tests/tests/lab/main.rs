@@ -11,6 +11,7 @@ mod ledger;
 mod names;
 mod privilege;
 mod probe;
+mod receivers;
 mod reload;
 mod replay;
 mod report;

@@ -3,9 +3,11 @@
 mod json;
 mod otlp;
 mod syslog;
+mod tls;
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::feed::StartError;
 use super::model::Event;
@@ -20,6 +22,8 @@ pub(super) struct Delivery {
     pub(super) refused: usize,
     /// Why not all were taken.
     pub(super) trouble: Option<String>,
+    /// How long the destination wants to be left alone.
+    pub(super) not_before: Option<Duration>,
 }
 
 impl Delivery {
@@ -29,6 +33,7 @@ impl Delivery {
             delivered: events.len(),
             refused: 0,
             trouble: None,
+            not_before: None,
         }
     }
 
@@ -38,6 +43,7 @@ impl Delivery {
             delivered,
             refused: 0,
             trouble: Some(trouble),
+            not_before: None,
         }
     }
 }

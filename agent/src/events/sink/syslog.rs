@@ -1,9 +1,12 @@
-//! Syslog (RFC 5424) over the local socket, UDP (RFC 5426), or TCP with octet counting (RFC 6587, section 3.4.1). The
+//! Syslog (RFC 5424) over UDP (RFC 5426), TCP with octet counting (RFC 6587, section 3.4.1), or TLS (RFC 5425). The
 //! message is the event in JSON, in ASCII, so that nobody needs to know an encoding; an operator with a private enterprise
 //! number gets its fields as structured data too.
 //!
-//! UDP and the local socket promise nothing. TCP may lose what was on its way when the connection broke, since syslog has
-//! no acknowledgements.
+//! What listens on the local socket expects the form that syslog(3) writes: rsyslog as Debian sets it up takes the header
+//! of RFC 5424 for a message of a program named `1`. So there it is that form.
+//!
+//! UDP and the local socket promise nothing. TCP and TLS may lose what was on its way when the connection broke, since
+//! syslog has no acknowledgements.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -12,10 +15,11 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
 
-use super::{Delivery, Sink};
-use crate::config::{SyslogAddress, SyslogConfig};
+use super::{Delivery, Sink, tls};
+use crate::config::{SyslogAddress, SyslogConfig, TlsFiles};
 use crate::events::model::{Event, Severity};
 use crate::export::metrics::VERSION;
 
@@ -95,6 +99,17 @@ const fn severity(severity: Severity) -> u8 {
 }
 
 impl Origin {
+    fn priority(&self, event: &Event) -> u8 {
+        self.facility * 8 + severity(event.severity)
+    }
+
+    /// For the local socket: without a time, since whoever reads it takes his own.
+    fn local(&self, event: &Event) -> serde_json::Result<String> {
+        let json = ascii(&serde_json::to_string(event)?);
+        let priority = self.priority(event);
+        Ok(format!("<{priority}>flowproof[{}]: {json}", self.process))
+    }
+
     fn message(&self, event: &Event, sequence: u32) -> serde_json::Result<String> {
         let value = serde_json::to_value(event)?;
         let time = value["time"].as_str().unwrap_or("-");
@@ -104,7 +119,7 @@ impl Origin {
             .map_or_else(|| "-".to_owned(), |micros| format!("{micros}Z"));
         let mut text = format!(
             "<{}>1 {time} {} flowproof {} {} ",
-            self.facility * 8 + severity(event.severity),
+            self.priority(event),
             header(&event.agent, HOST_LENGTH),
             self.process,
             header(event.body.name(), MESSAGE_ID_LENGTH)
@@ -140,10 +155,68 @@ enum Connection {
     Unix(UnixDatagram),
     Udp(UdpSocket),
     Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+/// A connection with limits of time for whatever is done on it.
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Speaks TLS up to the end of the handshake, so that a certificate that is not trusted shows before anything is sent.
+fn secured(
+    stream: TcpStream,
+    host: &str,
+    files: &TlsFiles,
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let config = tls::client(files, &[])?;
+    let session = ClientConnection::new(config, tls::name(host)?).map_err(io::Error::other)?;
+    let mut stream = StreamOwned::new(session, stream);
+    while stream.conn.is_handshaking() {
+        stream
+            .conn
+            .complete_io(&mut stream.sock)
+            .map_err(|error| io::Error::new(error.kind(), format!("TLS: {error}")))?;
+    }
+    Ok(stream)
+}
+
+/// Whether the other side has gone: it would take one more message, and nobody would know. With TLS it may have sent
+/// something, such as tickets, which is read on the way.
+fn gone(stream: &mut StreamOwned<ClientConnection, TcpStream>) -> io::Result<bool> {
+    stream.sock.set_nonblocking(true)?;
+    let gone = loop {
+        match stream.conn.read_tls(&mut stream.sock) {
+            Ok(0) => break true,
+            Ok(_) => match stream.conn.process_new_packets() {
+                Ok(state) if state.peer_has_closed() => break true,
+                Ok(_) => {}
+                Err(_) => break true,
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break false,
+            Err(_) => break true,
+        }
+    };
+    stream.sock.set_nonblocking(false)?;
+    Ok(gone)
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Self::Tls(stream) = self {
+            // RFC 5425, section 4.4. Who has gone need not hear it.
+            stream.conn.send_close_notify();
+            let _ = stream.conn.write_tls(&mut stream.sock);
+        }
+    }
 }
 
 impl Connection {
-    fn open(address: &SyslogAddress) -> io::Result<Self> {
+    fn open(address: &SyslogAddress, files: &TlsFiles) -> io::Result<Self> {
         match address {
             SyslogAddress::Unix(path) => {
                 let socket = UnixDatagram::unbound()?;
@@ -161,11 +234,12 @@ impl Connection {
                 socket.connect(address)?;
                 Ok(Self::Udp(socket))
             }),
-            SyslogAddress::Tcp(host, port) => each((host, *port), |address| {
-                let stream = TcpStream::connect_timeout(&address, LIMIT)?;
-                stream.set_write_timeout(Some(LIMIT))?;
-                stream.set_nodelay(true)?;
-                Ok(Self::Tcp(stream))
+            SyslogAddress::Tcp(host, port) => {
+                each((host, *port), |address| Ok(Self::Tcp(connect(address)?)))
+            }
+            SyslogAddress::Tls(host, port) => each((host, *port), |address| {
+                let stream = secured(connect(address)?, host, files)?;
+                Ok(Self::Tls(Box::new(stream)))
             }),
         }
     }
@@ -182,10 +256,22 @@ impl Connection {
                 if gone {
                     return Err(io::ErrorKind::ConnectionAborted.into());
                 }
-                stream.write_all(format!("{} {message}", message.len()).as_bytes())
+                stream.write_all(framed(message).as_bytes())
+            }
+            Self::Tls(stream) => {
+                if gone(stream)? {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+                stream.write_all(framed(message).as_bytes())?;
+                stream.flush()
             }
         }
     }
+}
+
+/// With its length before it.
+fn framed(message: &str) -> String {
+    format!("{} {message}", message.len())
 }
 
 /// The first address of a host that can be used.
@@ -203,6 +289,7 @@ fn each<T>((host, port): (&str, u16), open: impl Fn(SocketAddr) -> io::Result<T>
 /// A syslog server.
 pub(super) struct Syslog {
     address: SyslogAddress,
+    files: TlsFiles,
     origin: Origin,
     sequence: u32,
     connection: Option<Connection>,
@@ -212,6 +299,7 @@ impl Syslog {
     pub(super) fn new(config: &SyslogConfig) -> Self {
         Self {
             address: config.address.clone(),
+            files: config.tls.clone(),
             origin: Origin {
                 facility: config.facility.code(),
                 enterprise: config.enterprise,
@@ -224,15 +312,20 @@ impl Syslog {
 
     fn send(&mut self, event: &Event) -> io::Result<()> {
         let next = self.sequence % LAST_SEQUENCE + 1;
-        let message = self.origin.message(event, next)?;
+        let message = match &self.address {
+            SyslogAddress::Unix(_) => self.origin.local(event)?,
+            SyslogAddress::Udp(..) | SyslogAddress::Tcp(..) | SyslogAddress::Tls(..) => {
+                self.origin.message(event, next)?
+            }
+        };
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(&self.address)?,
+            None => Connection::open(&self.address, &self.files)?,
         };
         if let Err(error) = connection.send(&message) {
             // One that was open for long may just have been closed by the other side.
             tracing::debug!("syslog: {error}");
-            connection = Connection::open(&self.address)?;
+            connection = Connection::open(&self.address, &self.files)?;
             connection.send(&message)?;
         }
         self.connection = Some(connection);
@@ -352,6 +445,7 @@ mod tests {
             address,
             facility: Facility::Local0,
             enterprise: None,
+            tls: TlsFiles::default(),
         })
     }
 
@@ -408,6 +502,9 @@ mod tests {
         let mut buffer = [0; 2_048];
         let length = server.recv(&mut buffer).unwrap();
         // local0, info.
-        assert!(buffer[..length].starts_with(b"<134>1 2023-"));
+        let text = std::str::from_utf8(&buffer[..length]).unwrap();
+        let (head, json) = text.split_once(": ").unwrap();
+        assert_eq!(head, format!("<134>flowproof[{}]", std::process::id()));
+        assert_eq!(serde_json::from_str::<Event>(json).unwrap(), *events[0]);
     }
 }
