@@ -63,6 +63,8 @@ pub struct View {
     pub unexpected: Vec<(UnexpectedService, u64)>,
     /// Unexpected flows in no exported service.
     pub unexpected_other: u64,
+    /// Unexpected services that are told apart and not exported.
+    pub unexpected_folded: usize,
     /// The unexpected services with the most flows, most first.
     pub top: Vec<UnexpectedEntry>,
     /// What events said of each counter slot.
@@ -569,6 +571,7 @@ impl Actor {
                 .collect(),
             unexpected: self.unexpected.series(),
             unexpected_other: self.unexpected.other(total),
+            unexpected_folded: self.unexpected.folded(),
             top: self.unexpected.top(TOP),
             drop_reasons: self.drop_reasons(),
             notes: self.notes.clone(),

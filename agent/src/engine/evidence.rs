@@ -15,6 +15,7 @@ use super::chronicle::{Chronicle, Standing};
 use crate::draft::report::Counts as DraftCounts;
 use crate::draft::{DraftReport, Judge};
 use crate::events::{SinkStatus, Teller};
+use crate::export::tally::{Spent, Tally};
 use crate::ledger::{self, Batch, HourRecord, Ledger, LedgerError, Limits, Remembered, Status};
 use crate::names::wall_time;
 use crate::verdict::window::Absence;
@@ -130,6 +131,8 @@ pub struct Evidence {
     teller: Mutex<Option<Teller>>,
     /// Records that found no room between two rounds.
     dropped: AtomicU64,
+    /// Rounds, without waiting for the one before.
+    tally: Tally,
 }
 
 impl Evidence {
@@ -154,6 +157,7 @@ impl Evidence {
             draft: Mutex::new(None),
             teller: Mutex::new(None),
             dropped: AtomicU64::new(0),
+            tally: Tally::default(),
         }
     }
 
@@ -219,18 +223,27 @@ impl Evidence {
         Some(status)
     }
 
+    /// How many rounds there were, and how long they took.
+    #[must_use]
+    pub fn rounds(&self) -> Spent {
+        self.tally.spent()
+    }
+
     /// What is known now.
     ///
     /// # Errors
     /// The capture thread does not answer.
     pub async fn look(self: &Arc<Self>) -> Result<Standing, CommandError> {
         let rounds = Arc::clone(&self.rounds).lock_owned().await;
+        let begun = Instant::now();
         let gathered = self.engine.gather().await?;
         let this = Arc::clone(self);
         // From here on nobody can break it off: what was gathered is nowhere else any more.
         tokio::task::spawn_blocking(move || {
             let mut rounds = rounds;
-            this.round(&mut rounds, gathered)
+            let standing = this.round(&mut rounds, gathered);
+            this.tally.add(begun.elapsed());
+            standing
         })
         .await
         .map_err(|_| CommandError::NoAnswer)

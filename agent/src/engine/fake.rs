@@ -158,6 +158,7 @@ pub(crate) fn view(matrix: Arc<Installed>) -> View {
         refused: Vec::new(),
         unexpected: Vec::new(),
         unexpected_other: 0,
+        unexpected_folded: 0,
         top: Vec::new(),
         drop_reasons: BTreeMap::new(),
         notes: Notes::new(),

@@ -4,7 +4,11 @@
 //! services are counted, by the space-saving algorithm (Metwally, Agrawal, El Abbadi, "Efficient computation of frequent
 //! and top-k elements in data streams", 2005). *Series*: [`EXPORTED`] of them are exported; one of these gives way
 //! only to a service seen more than twice as often, so that in the life of the daemon the number of series grows with
-//! the logarithm of the flows. What is not exported is counted in `~other`, so that the sum is exact.
+//! the logarithm of the flows. What is not exported is counted in `~other`.
+//!
+//! A flow is counted in one series, the one that its service had when it began: what a displaced service had counted is
+//! not added to `~other` again, since that would look like new traffic, and no series goes back. A displaced service that
+//! is exported again goes on from its last value, as long as it was tracked meanwhile.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -51,8 +55,10 @@ pub struct UnexpectedEntry {
     pub flows: u64,
     /// The last of them.
     pub last: Sighting,
-    /// Flows since it is exported, if it is.
-    exported: Option<u64>,
+    /// Whether it has a series now.
+    exported: bool,
+    /// Flows that began while it had one.
+    in_series: u64,
     /// The count of the space-saving algorithm: at least the flows seen, at most those of the entry it replaced more.
     weight: u64,
 }
@@ -66,6 +72,8 @@ pub struct Unexpected {
     candidates: BTreeSet<(u64, usize)>,
     /// (flows, entry) of those that are.
     exported: BTreeSet<(u64, usize)>,
+    /// Flows that began while their service had a series.
+    in_series: u64,
     other: u64,
     recorded: u64,
 }
@@ -90,8 +98,9 @@ impl Unexpected {
         entry.flows += 1;
         entry.last = sighting;
         let after = (entry.weight, entry.flows);
-        if let Some(flows) = &mut entry.exported {
-            *flows += 1;
+        if entry.exported {
+            entry.in_series += 1;
+            self.in_series += 1;
             self.exported.remove(&(before.1, position));
             self.exported.insert((after.1, position));
             return;
@@ -99,16 +108,15 @@ impl Unexpected {
         self.candidates.remove(&(before.0, position));
         self.candidates.insert((after.0, position));
         if self.exported.len() < EXPORTED {
-            self.export(position, 1);
+            self.export(position);
         } else if let Some((least, loser)) = self.exported.first().copied()
             && after.1 > least.saturating_mul(DISPLACES)
         {
             self.exported.remove(&(least, loser));
             let loser_entry = &mut self.entries[loser];
-            loser_entry.exported = None;
+            loser_entry.exported = false;
             self.candidates.insert((loser_entry.weight, loser));
-            // Earlier flows were counted in `~other` and stay there, so that no series goes back.
-            self.export(position, 1);
+            self.export(position);
         }
     }
 
@@ -118,7 +126,8 @@ impl Unexpected {
             service: service.clone(),
             flows: 0,
             last: sighting,
-            exported: None,
+            exported: false,
+            in_series: 0,
             weight: 0,
         };
         let position = if self.entries.len() < TRACKED {
@@ -138,10 +147,13 @@ impl Unexpected {
         position
     }
 
-    fn export(&mut self, position: usize, flows: u64) {
+    /// Gives a series to a service, with the flow at hand. Its earlier flows were counted in `~other` and stay there.
+    fn export(&mut self, position: usize) {
         let entry = &mut self.entries[position];
         self.candidates.remove(&(entry.weight, position));
-        entry.exported = Some(flows);
+        entry.exported = true;
+        entry.in_series += 1;
+        self.in_series += 1;
         self.exported.insert((entry.flows, position));
     }
 
@@ -151,7 +163,8 @@ impl Unexpected {
         let mut series: Vec<_> = self
             .entries
             .iter()
-            .filter_map(|entry| Some((entry.service.clone(), entry.exported?)))
+            .filter(|entry| entry.exported)
+            .map(|entry| (entry.service.clone(), entry.in_series))
             .collect();
         series.sort_by(|(a, _), (b, _)| {
             (&a.from, &a.to, a.protocol, a.port).cmp(&(&b.from, &b.to, b.protocol, b.port))
@@ -159,12 +172,18 @@ impl Unexpected {
         series
     }
 
-    /// Flows in no exported series, given the exact number of all unexpected flows. Never goes back: `total` may have
-    /// been read a moment before the last flows were recorded.
+    /// Flows that no series counted when they began, given the exact number of all unexpected flows. Never goes back:
+    /// `total` may have been read a moment before the last flows were recorded.
     pub fn other(&mut self, total: u64) -> u64 {
-        let exported: u64 = self.entries.iter().filter_map(|entry| entry.exported).sum();
-        self.other = self.other.max(total.saturating_sub(exported));
+        self.other = self.other.max(total.saturating_sub(self.in_series));
         self.other
+    }
+
+    /// Services that are told apart now and have no series. If they and those that have one are [`TRACKED`], there may
+    /// be more.
+    #[must_use]
+    pub fn folded(&self) -> usize {
+        self.candidates.len()
     }
 
     /// The services with the most flows, most first.
@@ -239,35 +258,85 @@ mod tests {
         assert!(often > 900, "{often}");
         let sum: u64 = series.iter().map(|(_, flows)| flows).sum();
         assert_eq!(sum + unexpected.other(total), total);
+        assert_eq!(unexpected.folded(), TRACKED - EXPORTED);
+    }
+
+    #[test]
+    fn a_displaced_service_is_counted_on_and_counts_nothing_twice() {
+        let mut unexpected = Unexpected::default();
+        let exported = u16::try_from(EXPORTED).unwrap();
+        let mut total = 0;
+        let mut record = |unexpected: &mut Unexpected, port, times| {
+            for _ in 0..times {
+                unexpected.record(service(port), sighting(0));
+                total += 1;
+            }
+            total
+        };
+        let of = |unexpected: &Unexpected, port| {
+            let series = unexpected.series().into_iter();
+            series
+                .filter(|(service, _)| service.port == port)
+                .map(|(_, flows)| flows)
+                .next()
+        };
+        // The first is the weakest.
+        record(&mut unexpected, 0, 10);
+        for port in 1..exported {
+            record(&mut unexpected, port, 100);
+        }
+        assert_eq!(record(&mut unexpected, 1_000, 20), 9_930);
+        assert_eq!(
+            (of(&unexpected, 0), unexpected.other(9_930)),
+            (Some(10), 20)
+        );
+        // More than twice as often: it gets the series, and its past stays in `~other`, which does not jump.
+        record(&mut unexpected, 1_000, 1);
+        assert_eq!(
+            (of(&unexpected, 0), of(&unexpected, 1_000)),
+            (None, Some(1))
+        );
+        assert_eq!((unexpected.other(9_931), unexpected.folded()), (20, 1));
+        // What the displaced one does now is counted in `~other`, until it is exported again: then it goes on from 10.
+        record(&mut unexpected, 0, 32);
+        assert_eq!((of(&unexpected, 0), unexpected.other(9_963)), (None, 52));
+        let all = record(&mut unexpected, 0, 1);
+        assert_eq!((of(&unexpected, 0), unexpected.other(all)), (Some(11), 52));
     }
 
     mod properties {
         use super::*;
 
         proptest! {
+            // Each looks at all series after every flow.
+            #![proptest_config(ProptestConfig::with_cases(32))]
+
             #[test]
-            fn the_sum_is_exact_and_nothing_goes_back(ports in proptest::collection::vec(0_u16..400, 0..3_000)) {
+            fn increases_add_up_and_nothing_goes_back(ports in proptest::collection::vec(0_u16..400, 0..2_000)) {
                 let mut unexpected = Unexpected::default();
                 let mut total = 0;
                 let mut last_other = 0;
-                let mut last = HashMap::new();
+                let mut last: HashMap<UnexpectedService, u64> = HashMap::new();
+                // What Prometheus would add up over all series, from scrape to scrape.
+                let mut increases = 0;
                 for (time, port) in (0..).zip(ports) {
                     // Half of the flows are of few services.
                     let port = if port % 2 == 0 { port % 7 } else { port };
                     unexpected.record(service(port), sighting(time));
                     total += 1;
-                    if total % 100 == 0 {
-                        let series = unexpected.series();
-                        let sum: u64 = series.iter().map(|(_, flows)| flows).sum();
-                        let other = unexpected.other(total);
-                        prop_assert_eq!(sum + other, total);
-                        prop_assert!(other >= last_other);
-                        prop_assert!(series.len() <= EXPORTED);
-                        last_other = other;
-                        for (service, flows) in series {
-                            last.insert(service, flows);
-                        }
+                    // Scraped after every flow, so that no increase of a series that is displaced later is missed.
+                    let series = unexpected.series();
+                    prop_assert!(series.len() <= EXPORTED);
+                    let other = unexpected.other(total);
+                    prop_assert!(other >= last_other);
+                    increases += other - last_other;
+                    last_other = other;
+                    for (service, flows) in series {
+                        let before = last.insert(service, flows).unwrap_or(0);
+                        prop_assert!(flows >= before);
+                        increases += flows - before;
                     }
+                    prop_assert_eq!(increases, total);
                 }
                 prop_assert_eq!(unexpected.exported.len() + unexpected.candidates.len(), unexpected.entries.len());
                 prop_assert_eq!(unexpected.index.len(), unexpected.entries.len());

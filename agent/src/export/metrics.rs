@@ -145,7 +145,7 @@ fn requirements(standing: &Standing, families: &mut Vec<MetricFamily>) {
     );
     let mut state = Family::gauge(
         "flowproof_requirement_state",
-        "1 for the state that a requirement's service is in over the window, 0 for the others: verified, degraded (failed since it was last answered), blocked (never answered), silent (never attempted), unobservable from here, unknown (attempted without a decision, or something was lost, or nobody watched).",
+        "1 for the state that a requirement's service is in over the window, 0 for the others: verified, degraded (failed since it was last answered), blocked (never answered), silent (never attempted), unobservable from here, unknown (attempted without a decision, or something was lost, or nobody watched). `flowproof explain --requirement SYSTEM/REQUIREMENT --daemon` tells why, and whom to ask.",
     );
     let matrix = &view.matrix.compiled.matrix;
     for (index, system) in matrix.indexed_systems() {
@@ -240,7 +240,7 @@ fn flows(view: &View, families: &mut Vec<MetricFamily>) {
     }
     let mut unexpected = Family::counter(
         "flowproof_unexpected_flows_total",
-        "Flows begun that a bound role takes part in and no requirement covers, by the roles of initiator and responder. The most frequent have a series; from=\"~other\" has the rest, so that the sum is exact.",
+        "Flows begun that a bound role takes part in and no requirement covers, by the roles of initiator and responder. The most frequent have a series; from=\"~other\" counts all others, see flowproof_unexpected_services. Write the missing row, or stop the traffic: `flowproof suggest` and the page say which.",
     );
     for (service, flows) in &view.unexpected {
         let text = service_text(service);
@@ -253,7 +253,14 @@ fn flows(view: &View, families: &mut Vec<MetricFamily>) {
     }
     let other = [("from", OTHER), ("to", OTHER), ("service", OTHER)];
     unexpected.push(&other, number(view.unexpected_other));
-    for family in [outcomes, begun, packets, bytes, unexpected] {
+    let mut services = Family::gauge(
+        "flowproof_unexpected_services",
+        "Kinds of unexpected flows (from, to, service) that are told apart now: with a series of their own in flowproof_unexpected_flows_total, and folded into its ~other. Of more than 1,024 kinds the most frequent are told apart.",
+    );
+    let size = |count: usize| number(u64::try_from(count).unwrap_or(u64::MAX));
+    services.push(&[("series", "own")], size(view.unexpected.len()));
+    services.push(&[("series", "other")], size(view.unexpected_folded));
+    for family in [outcomes, begun, packets, bytes, unexpected, services] {
         families.push(family.finish());
     }
 }
@@ -393,7 +400,7 @@ fn capture(view: &View, families: &mut Vec<MetricFamily>) {
     let backend = view.backend.name();
     let mut up = Family::gauge(
         "flowproof_capture_up",
-        "1 while the capture works and its totals are current, 0 when it failed: then every other series stands still.",
+        "1 while the capture works and its totals are current, 0 when it failed: then every other series stands still. The log says why; mend that and restart the daemon.",
     );
     let working = if view.failure.is_none() { 1.0 } else { 0.0 };
     up.push(&[("backend", backend)], working);
@@ -409,7 +416,7 @@ fn capture(view: &View, families: &mut Vec<MetricFamily>) {
     }
     let mut attached = Family::gauge(
         "flowproof_capture_interface_attached",
-        "1 while the interface is watched, 0 if it was let go or can't be watched.",
+        "1 while the interface is watched, 0 if it was let go or can't be watched: the log says why. Bring it up, or leave it out of `capture: {interfaces: ...}`.",
     );
     for interface in &view.attached {
         counters.entry(&interface.name).or_default();
@@ -441,7 +448,7 @@ fn capture(view: &View, families: &mut Vec<MetricFamily>) {
     );
     family(
         "flowproof_capture_unparsed_total",
-        "Frames that claim to be IP and could not be read; they are judged by nothing.",
+        "Frames that claim to be IP and could not be read; they are judged by nothing. If it grows, look at some with tcpdump: a broken sender, or an encapsulation that is not read yet.",
         |counters| counters.unparsed,
     );
     family(
@@ -458,7 +465,7 @@ fn capture(view: &View, families: &mut Vec<MetricFamily>) {
     families.push(attached.finish());
     let mut lost = Family::counter(
         "flowproof_lost_total",
-        "What was lost, by stage. While any stage but promotion grows, silence of a requirement proves nothing; of those of names (payload_ring, name_head, dns, name) only where it has names: payload_ring is heads of conversations and DNS answers that the kernel's buffer had no room for, name_head is heads that the capture cut short or that were too many at once, dns is answers that were cut short or came faster than they are read, and DNS connections that could not be followed, name is flows whose name would have mattered and was not known in the end: unscoped if it was lost on the way, in no count if they ended before.",
+        "What was lost, by stage. While any stage but promotion grows, silence of a requirement proves nothing; of those of names (payload_ring, name_head, dns, name) only where it has names: payload_ring is heads of conversations and DNS answers that the kernel's buffer had no room for, name_head is heads that the capture cut short or that were too many at once, dns is answers that were cut short or came faster than they are read, and DNS connections that could not be followed, name is flows whose name would have mattered and was not known in the end: unscoped if it was lost on the way, in no count if they ended before. If kernel_capture grows, raise `buffer_size` of libpcap; if flow_table does, raise `flows` of the back end; else give the daemon more processor time.",
     );
     for (stage, count) in &view.snapshot.lost {
         lost.push(&[("stage", *stage)], number(*count));
@@ -472,7 +479,7 @@ fn capture(view: &View, families: &mut Vec<MetricFamily>) {
     );
     let mut evictions = Family::counter(
         "flowproof_flow_table_evictions_total",
-        "Flows that were pushed out of the table to make room; their totals are kept.",
+        "Flows that were pushed out of the table to make room; their totals are kept. If it grows for the verified table, raise `flows: {verified: ...}` of the back end; for the unverified one, look for a scan or a flood first.",
     );
     for table in &view.snapshot.tables {
         let labels = [("table", table.table)];
@@ -496,7 +503,7 @@ fn service_tags(tags: &TagStatus, families: &mut Vec<MetricFamily>) {
     }
     let mut loaded = Family::gauge(
         "flowproof_service_tag_file_loaded",
-        "1 if the content of a file of service tags is in force, 0 if its last good copy is: the file can't be read, or shrank by more than half.",
+        "1 if the content of a file of service tags is in force, 0 if its last good copy is: the file can't be read, or shrank by more than half. Mend it, or take it with `tags: {accept_shrunk: true}`.",
     );
     for file in &tags.files {
         let value = if file.fresh { 1.0 } else { 0.0 };
@@ -617,7 +624,7 @@ fn sandbox(layers: Layers) -> MetricFamily {
 fn own(view: &View, reload: Option<Reload>, families: &mut Vec<MetricFamily>) {
     let mut successful = Family::gauge(
         "flowproof_matrix_last_reload_successful",
-        "1 if the matrix was in force after the last attempt to read it, 0 if that failed and the one before stays.",
+        "1 if the matrix was in force after the last attempt to read it, 0 if that failed and the one before stays: the log has the place of the error, and `flowproof check` shows it.",
     );
     let mut success = Family::gauge(
         "flowproof_matrix_last_reload_success_timestamp_seconds",
@@ -675,6 +682,15 @@ pub(super) fn since_epoch(time: SystemTime) -> f64 {
     (duration.as_secs_f64() * 1_000.0).round() / 1_000.0
 }
 
+/// A family without series.
+pub(super) fn family_of(name: &str, help: &str, kind: MetricType) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family
+}
+
 /// A family while its series are added.
 pub(super) struct Family {
     family: MetricFamily,
@@ -691,13 +707,9 @@ impl Family {
         Self::new(name, help, MetricType::GAUGE)
     }
 
-    fn new(name: &str, help: &str, kind: MetricType) -> Self {
-        let mut family = MetricFamily::default();
-        family.set_name(name.to_owned());
-        family.set_help(help.to_owned());
-        family.set_field_type(kind);
+    pub(super) fn new(name: &str, help: &str, kind: MetricType) -> Self {
         Self {
-            family,
+            family: family_of(name, help, kind),
             kind,
             metrics: Vec::new(),
         }
@@ -894,6 +906,7 @@ mod tests {
             6,
         )];
         view.unexpected_other = 1;
+        view.unexpected_folded = 2;
         view.names = vec![Resolution::Resolved, Resolution::Failing];
         view.naming = crate::names::NamerCounts {
             answers_unread: 2,
@@ -920,6 +933,8 @@ mod tests {
         .unwrap()
         .replace(&format!("revision=\"{REVISION}\""), "revision=\"REVISION\"")
         .replace(&format!("version=\"{VERSION}\""), "version=\"VERSION\"");
+        let own = crate::export::own::text(&crate::export::own::tests::all()).unwrap();
+        let got = got + &own;
         is_golden("src/export/metrics.golden", &got);
         is_golden("../docs/metrics.md", &metrics_table::page(&got));
     }

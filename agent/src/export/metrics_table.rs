@@ -29,6 +29,12 @@ pub(super) fn page(scrape: &str) -> String {
         } else if let Some(kind) = pair(line, "# TYPE ") {
             kinds.push(kind);
         } else if let Some((name, rest)) = line.split_once(['{', ' ']) {
+            // A summary has two series, named after it.
+            let known = |name: &&str| helps.contains_key(name);
+            let name = Some(name).filter(known).unwrap_or_else(|| {
+                let summed = name.strip_suffix("_sum");
+                summed.or(name.strip_suffix("_count")).unwrap_or(name)
+            });
             labels
                 .entry(name)
                 .or_insert_with(|| label_names(line, rest));

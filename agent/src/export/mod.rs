@@ -6,6 +6,9 @@ pub mod metrics;
 #[cfg(test)]
 mod metrics_table;
 mod metrics_web;
+pub mod own;
 pub mod probe_line;
+pub mod process;
 pub mod requirement_line;
+pub mod tally;
 pub mod times;

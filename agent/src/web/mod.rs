@@ -12,6 +12,7 @@ pub mod config;
 mod connections;
 mod door;
 mod gate;
+mod gzip;
 mod page;
 mod prints;
 mod server;
@@ -20,7 +21,7 @@ mod users;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::body::HttpBody as _;
@@ -41,6 +42,9 @@ use crate::engine::evidence::Evidence;
 use crate::engine::flows::Flows;
 use crate::engine::health::Health;
 use crate::export::metrics;
+use crate::export::own::{self, Own};
+use crate::export::process::Process;
+use crate::export::tally::Tally;
 use crate::privilege;
 use crate::site::tags::TagStatus;
 use crate::verdict::Explainer;
@@ -60,6 +64,8 @@ pub struct Site {
     /// Who is let in.
     pub gate: Arc<Gate>,
     tags: Mutex<Arc<TagStatus>>,
+    /// Scrapes of the metrics.
+    scrapes: Tally,
     /// Whose turn it is to look through the flow tables.
     turn: Arc<Semaphore>,
     /// Of the matrix that was in force last.
@@ -75,6 +81,7 @@ impl Site {
             evidence: OnceLock::new(),
             gate,
             tags: Mutex::default(),
+            scrapes: Tally::default(),
             turn: Arc::new(Semaphore::new(1)),
             explainer: Mutex::new(None),
         }
@@ -198,7 +205,9 @@ fn unavailable(reason: &str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
 }
 
-async fn serve_metrics(State(site): State<Arc<Site>>) -> Response {
+async fn serve_metrics(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
+    let begun = Instant::now();
+    let scrapes = site.scrapes.spent();
     let standing = match look(&site).await {
         Ok(standing) => standing,
         Err(response) => return response,
@@ -212,16 +221,27 @@ async fn serve_metrics(State(site): State<Arc<Site>>) -> Response {
         .unwrap_or_default();
     let tags = site.tags();
     let web = site.gate.status();
+    let rounds = evidence.map(|evidence| evidence.rounds());
+    let small = gzip::wanted(&headers);
     // A large matrix takes a while, and the other connections must not wait for it.
     let write = move || {
         let (ledger, draft) = (ledger.as_ref(), draft.as_ref());
         let layers = privilege::layers();
-        metrics::text(
+        let mut text = metrics::text(
             &standing, ledger, draft, reload, &tags, &sinks, layers, &web,
-        )
+        )?;
+        let own = Own {
+            process: Process::now(),
+            rounds: rounds.unwrap_or_default(),
+            scrapes,
+        };
+        text.push_str(&own::text(&own)?);
+        Ok::<_, prometheus::Error>(gzip::answer(text, metrics::CONTENT_TYPE, small))
     };
-    match tokio::task::spawn_blocking(write).await {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+    let written = tokio::task::spawn_blocking(write).await;
+    site.scrapes.add(begun.elapsed());
+    match written {
+        Ok(Ok(response)) => response,
         Ok(Err(error)) => failed(&error),
         Err(error) => failed(&error),
     }

@@ -15,6 +15,7 @@ mod receivers;
 mod reload;
 mod replay;
 mod report;
+mod scrape;
 mod story;
 mod vantage;
 mod verdicts;
