@@ -29,7 +29,7 @@ pub(super) const FILES: [Capability; 2] = [
 ];
 
 /// What the system reads on our behalf, beyond /proc and /sys: names of hosts, and libraries that look them up.
-const SYSTEM: [&str; 13] = [
+const SYSTEM: [&str; 15] = [
     "/proc",
     "/sys",
     "/usr",
@@ -42,6 +42,9 @@ const SYSTEM: [&str; 13] = [
     "/etc/nsswitch.conf",
     "/etc/services",
     "/etc/ld.so.cache",
+    // Authorities that receivers of events are verified by: Debian's and Fedora's.
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
     "/dev/urandom",
 ];
 
@@ -101,8 +104,23 @@ pub(super) fn configured(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
         .chain(config.draft_site.clone())
         .chain(config.tags.paths.iter().cloned())
         .chain(config.web.config.clone())
+        .chain(event_files(config))
         .chain(std::env::var_os(OBJECT_VARIABLE).map(PathBuf::from))
         .collect()
+}
+
+/// What sinks of events speak TLS with; read anew for each connection.
+fn event_files(config: &Config) -> impl Iterator<Item = PathBuf> {
+    let syslog = config.events.syslog.as_ref().map(|syslog| &syslog.tls);
+    let otlp = config.events.otlp.as_ref().map(|otlp| &otlp.tls);
+    syslog
+        .into_iter()
+        .chain(otlp)
+        .flat_map(|tls| {
+            let identity = tls.identity.iter();
+            let own = identity.flat_map(|own| [own.certificate.clone(), own.key.clone()]);
+            tls.ca.clone().into_iter().chain(own)
+        })
 }
 
 /// Where the daemon reads and writes. Folders stand for all that is below them.
