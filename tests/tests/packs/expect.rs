@@ -29,6 +29,17 @@ impl Round<'_> {
     pub(crate) fn fate(&self, row: &Row<'_>) -> Fate {
         self.fates.get(&row.group).copied().unwrap_or(Fate::Open)
     }
+
+    /// What the daemon is to say of it. A call goes to many and is owed no answer: that one of them drops it is nobody's
+    /// failure, and must not be told as one.
+    fn told_fate(&self, plan: &Plan<'_>, row: &Row<'_>) -> Fate {
+        let called = |spec: &usize| plan.specs[*spec].way == Way::Called;
+        if row.specs.iter().all(called) {
+            Fate::Open
+        } else {
+            self.fate(row)
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -74,7 +85,7 @@ fn difference(plan: &Plan<'_>, round: &Round<'_>, row: &Row<'_>, got: &Counted) 
     }
     let mut begun = 0;
     let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
-    let fate = round.fate(row);
+    let fate = round.told_fate(plan, row);
     for spec in row.specs.iter().map(|spec| &plan.specs[*spec]) {
         let works = if spec.way == Way::Called {
             "one_way"
@@ -151,7 +162,7 @@ pub(crate) fn causes(plan: &Plan<'_>, round: &Round<'_>, told: &Value) -> Vec<St
             .specs
             .iter()
             .all(|spec| plan.specs[*spec].way == Way::Within);
-        let all: &[(&str, &str)] = match round.fate(row) {
+        let all: &[(&str, &str)] = match round.told_fate(plan, row) {
             Fate::Open => &[("", "")],
             _ if within && round.sees_drops => &[("dropped_here", "this_host")],
             // The place of a requirement may be that of another of its services, blocked as well.

@@ -168,12 +168,17 @@ impl Hosts {
     /// Has the responders treat each conversation as `fate` says.
     pub(crate) fn filter(&self, specs: &[Spec], fate: impl Fn(usize) -> Fate) -> Result<()> {
         let mut sets = [const { String::new() }; 8];
+        let mut called = String::new();
         for (position, spec) in specs.iter().enumerate() {
             let kind = match fate(position) {
                 Fate::Open => continue,
                 Fate::Dropped => 0,
                 Fate::Rejected => 1,
             };
+            if spec.way == Way::Called {
+                called.push_str(&dropped_call(spec));
+                continue;
+            }
             let echo = matches!(spec.protocol, protocol::ICMP | protocol::ICMPV6);
             let set = kind * 4 + usize::from(spec.initiator.is_ipv6()) * 2 + usize::from(echo);
             let (from, to) = (spec.initiator, spec.responder);
@@ -227,6 +232,11 @@ impl Hosts {
         for host in self.all() {
             host.nft(&table)?;
         }
+        // The agent hears the calls of its wire. Whether it belongs to a group or not, they pass here first.
+        self.agent.nft(&format!(
+            "table inet calls {{ }}\ndelete table inet calls\ntable inet calls {{\n\
+             chain heard {{\ntype filter hook prerouting priority -300\n{called}\n}}\n}}\n"
+        ))?;
         Ok(())
     }
 
@@ -237,6 +247,23 @@ impl Hosts {
             .into_iter()
             .try_for_each(|host| use_ports(host, ports))
     }
+}
+
+/// Nobody is told of a call that was refused (RFC 1122, section 3.2.2), so that to reject one is to drop it.
+fn dropped_call(spec: &Spec) -> String {
+    let ip = if spec.initiator.is_ipv6() {
+        "ip6"
+    } else {
+        "ip"
+    };
+    let port = match spec.protocol {
+        protocol::TCP | protocol::UDP => format!(" th dport {}", spec.port),
+        _ => String::new(),
+    };
+    format!(
+        "{ip} saddr {} {ip} daddr {} meta l4proto {}{port} drop\n",
+        spec.initiator, spec.responder, spec.protocol
+    )
 }
 
 /// Which ports initiators use, by the number of the round, 0 to 4. Two rounds under one daemon must not share 5-tuples,

@@ -139,8 +139,11 @@ impl<'a> Plan<'a> {
         let not = rows
             .iter()
             .filter(|row| {
-                let called = row.specs.iter().any(|spec| specs[*spec].way == Way::Called);
-                called || row.noisy || row.specs.is_empty()
+                let mut ways = row.specs.iter().map(|spec| specs[*spec].way == Way::Called);
+                let first = ways.next();
+                // Where calls and conversations stand for one row, what is seen of the ones hides the others.
+                let mixed = ways.any(|called| Some(called) != first);
+                mixed || row.noisy || first.is_none()
             })
             .map(|row| row.group)
             .collect();
