@@ -27,7 +27,8 @@ pub(super) fn read(lines: &[&str], start: usize) -> Option<(Vec<Row>, usize)> {
             }
         } else if !is_rule(line) {
             let found = segments(line);
-            let wrapped = found.len() == 1 && found[0].0 > 0;
+            let wrapped =
+                found.len() == 1 && (found[0].0 > 0 || goes_on(lines, index, &found[0], &starts));
             if !(wrapped || found.len() >= 2) || !fits(&found, &starts) {
                 break;
             }
@@ -73,6 +74,26 @@ fn fits(found: &[Segment], starts: &[usize]) -> bool {
         && found
             .first()
             .is_some_and(|(start, _)| *start + 1 >= starts[0])
+}
+
+/// Whether a line that has only its first column is the rest of that cell, or a title between rows: it is no wider than
+/// the column, and the table goes on below it. At the end a sentence could as well begin, but not with a small letter.
+fn goes_on(lines: &[&str], index: usize, (start, text): &Segment, starts: &[usize]) -> bool {
+    let narrow = start + text.chars().count() < starts[1];
+    if !narrow {
+        return false;
+    }
+    // Cells are seldom broken over more lines.
+    for below in lines[index + 1..].iter().take(8) {
+        let found = segments(below);
+        match found.as_slice() {
+            [] => break,
+            [(at, rest)] if at + rest.chars().count() < starts[1] => {}
+            [_] => return false,
+            _ => return fits(&found, starts),
+        }
+    }
+    text.chars().next().is_some_and(char::is_lowercase)
 }
 
 fn place(found: Vec<Segment>, starts: &[usize]) -> Vec<String> {

@@ -68,6 +68,8 @@ pub(super) struct Row {
     pub(super) cells: Vec<String>,
     /// Whether all its cells are one cell that spans the row.
     pub(super) merged: bool,
+    /// Whether it is known to be a row of its own, not the rest of the one above, as in Markdown.
+    pub(super) whole: bool,
 }
 
 impl Row {
@@ -77,6 +79,7 @@ impl Row {
             line,
             cells,
             merged: false,
+            whole: false,
         }
     }
 

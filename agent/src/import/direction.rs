@@ -95,6 +95,27 @@ pub(super) fn ends(text: &str) -> Option<Ends> {
     None
 }
 
+/// Splits a cell that holds two ends; there a lone `>` is an arrow too.
+pub(super) fn between(text: &str) -> Option<Ends> {
+    ends(text).or_else(|| {
+        let (left, right) = text.split_once(" > ")?;
+        (!right.contains(" > ")).then(|| Ends {
+            left: left.trim().to_owned(),
+            right: right.trim().to_owned(),
+            direction: Direction::Outbound,
+            letter: false,
+        })
+    })
+}
+
+/// Splits a text at its only arrow, which must be a sign: before it, whom it lets initiate, after it.
+pub(super) fn arrow(text: &str) -> Option<(&str, Direction, &str)> {
+    let found = ends(text).filter(|ends| !ends.letter)?;
+    let left = &text.trim_start()[..found.left.len()];
+    let right = &text.trim_end()[text.trim_end().len() - found.right.len()..];
+    Some((left, found.direction, right))
+}
+
 /// The direction that a cell names.
 pub(super) fn parse(text: &str) -> Option<Direction> {
     let trimmed = text.trim();

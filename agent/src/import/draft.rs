@@ -416,9 +416,20 @@ fn merge(ends: &[Endpoint], used: &[usize]) -> HashMap<String, String> {
             merged.insert(key.clone(), (*title).to_owned());
             continue;
         }
+        // A capital tells one from another: `Site A`, `Site B`.
+        let title = titles.get(key).copied().unwrap_or_default();
+        let capital = |letter: &str| {
+            title
+                .split_whitespace()
+                .any(|word| word.len() == 1 && word == letter.to_uppercase())
+        };
         let without: Vec<&str> = key
             .split(' ')
-            .filter(|word| word.len() > 1 || !word.bytes().all(|byte| byte.is_ascii_alphabetic()))
+            .filter(|word| {
+                word.len() > 1
+                    || !word.bytes().all(|byte| byte.is_ascii_alphabetic())
+                    || capital(word)
+            })
             .collect();
         let without = without.join(" ");
         if without != *key

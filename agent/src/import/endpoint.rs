@@ -115,8 +115,8 @@ fn built_in(text: &str, words: &str) -> Option<BuiltInRole> {
         "broadcast" | "255 255 255 255" | "subnet broadcast" | "local broadcast" => {
             Some(BuiltInRole::Broadcast)
         }
-        "any" | "all" | "anywhere" | "everywhere" | "0 0 0 0 0" | "0 0 0 0" | "any host"
-        | "any address" => Some(BuiltInRole::Any),
+        "any" | "all" | "alle" | "anywhere" | "everywhere" | "0 0 0 0 0" | "0 0 0 0"
+        | "any host" | "any address" => Some(BuiltInRole::Any),
         _ if text == "*" => Some(BuiltInRole::Any),
         _ => None,
     }
@@ -262,9 +262,15 @@ const STOP_WORDS: &[&str] = &["in", "the", "a", "an", "of", "your", "for"];
 /// What titles are compared by: case, punctuation and small words do not make another component.
 pub(super) fn key(title: &str) -> String {
     let words = words(&fold(title).text);
+    // `Router A` ends in a name, not in an article.
+    let last = words.split(' ').count().saturating_sub(1);
     let kept: Vec<&str> = words
         .split(' ')
-        .filter(|word| !STOP_WORDS.contains(word))
+        .enumerate()
+        .filter(|(place, word)| {
+            !STOP_WORDS.contains(word) || (*place == last && matches!(*word, "a" | "an"))
+        })
+        .map(|(_, word)| word)
         .collect();
     if kept.is_empty() {
         words
@@ -370,5 +376,7 @@ mod tests {
             key("RAS gateway Normal Mode")
         );
         assert_ne!(key("Gateway"), key("Gateway 2"));
+        assert_ne!(key("Router"), key("Router A"));
+        assert_eq!(key("A router"), key("Router"));
     }
 }

@@ -36,6 +36,8 @@ pub(super) enum Kind {
     Purpose,
     /// Whether it is needed.
     Necessity,
+    /// Whether the row allows or denies.
+    Action,
     /// A cloud provider's name for the destination's addresses.
     ServiceTag,
     /// Anything else.
@@ -73,6 +75,10 @@ const COMPONENT: &[&str] = &[
     "system",
     "name",
 ];
+/// Words beside which a name is not a component's.
+const NO_COMPONENT: &[&str] = &[
+    "rule", "rules", "policy", "file", "user", "owner", "contact",
+];
 /// Longest header cell in words.
 const HEADER_WORDS: usize = 7;
 
@@ -90,7 +96,30 @@ const VOCABULARY: &[(Kind, &[&str])] = &[
             "ephemeral port",
         ],
     ),
-    (Kind::Port, &["port", "ports", "portnummer", "puerto"]),
+    (
+        Kind::Port,
+        &[
+            "port",
+            "ports",
+            "portnummer",
+            "puerto",
+            "listens on",
+            "listening on",
+            "communicates on",
+            "connects on",
+        ],
+    ),
+    (
+        Kind::Action,
+        &[
+            "action",
+            "allow deny",
+            "permit deny",
+            "allow block",
+            "accept drop",
+            "aktion",
+        ],
+    ),
     (
         Kind::Direction,
         &[
@@ -170,6 +199,7 @@ const VOCABULARY: &[(Kind, &[&str])] = &[
             "src",
             "sender",
             "initiated by",
+            "used by",
             "quelle",
             "von",
             "client",
@@ -211,6 +241,16 @@ const VOCABULARY: &[(Kind, &[&str])] = &[
             "nach",
             "dns name",
             "ip",
+        ],
+    ),
+    (
+        Kind::Ends,
+        &[
+            "flow",
+            "flows",
+            "data flow",
+            "traffic flow",
+            "communication",
         ],
     ),
     (Kind::Application, &["service", "services"]),
@@ -266,14 +306,34 @@ pub(super) fn is_header(cells: &[String]) -> bool {
         .iter()
         .filter(|cell| vocabulary::protocol(cell).is_some())
         .count();
+    // `Description | UDP | TCP`: ports below either.
+    let transports = [Protocol::Tcp, Protocol::Udp].map(|wanted| {
+        filled
+            .iter()
+            .any(|cell| vocabulary::protocol(cell) == Some(wanted))
+    });
+    if transports == [true, true] && recognised > 0 && recognised + bare_transport == filled.len() {
+        return true;
+    }
     let telling = kinds.iter().any(|kind| {
         matches!(
             kind,
-            Kind::Source | Kind::Destination | Kind::Port | Kind::Protocol | Kind::Direction
+            Kind::Source
+                | Kind::Destination
+                | Kind::Ends
+                | Kind::Port
+                | Kind::Protocol
+                | Kind::Direction
         )
     });
+    // `Component | Listens on`
+    let components = filled
+        .iter()
+        .filter(|cell| COMPONENT.contains(&&*words(cell)))
+        .count();
+    let recognised = recognised + components;
     telling
-        && kinds.len() >= 2
+        && kinds.len() + components.min(1) >= 2
         && recognised * 5 >= filled.len() * 2
         && bare_transport < recognised
         && !filled
@@ -287,8 +347,10 @@ pub(super) fn columns(cells: &[String]) -> Vec<Column> {
         .iter()
         .map(|cell| {
             let words = words(cell);
+            let bare = vocabulary::protocol(cell).is_some_and(Protocol::has_ports);
+            let otherwise = if bare { Kind::Port } else { Kind::Other };
             Column {
-                kind: kind(cell).unwrap_or(Kind::Other),
+                kind: kind(cell).unwrap_or(otherwise),
                 title: super::fold::without_markup(cell),
                 protocols: words
                     .split(' ')
@@ -384,6 +446,8 @@ struct Profile {
     names: usize,
     /// Ports, transports or applications.
     services: usize,
+    /// `any`: of ports or transports.
+    every: usize,
 }
 
 impl Profile {
@@ -401,6 +465,10 @@ impl Profile {
             profile.filled += 1;
             if direction::ends(cell).is_some() {
                 profile.arrows += 1;
+                continue;
+            }
+            if matches!(&*words(cell), "any" | "all") || cell == "*" {
+                profile.every += 1;
                 continue;
             }
             let short = cell.split_whitespace().count() <= 12;
@@ -421,6 +489,36 @@ impl Profile {
     }
 }
 
+/// Whether a column only numbers the rows.
+fn is_numbering(title: &str, rows: &[&Row], column: usize) -> bool {
+    let words = words(title);
+    let named = title.trim() == "#"
+        || matches!(
+            words.as_str(),
+            "" | "no"
+                | "nr"
+                | "id"
+                | "item"
+                | "number"
+                | "row"
+                | "rule"
+                | "rule no"
+                | "seq"
+                | "pos"
+        );
+    let numbers: Option<Vec<u32>> = rows
+        .iter()
+        .filter_map(|row| row.cells.get(column))
+        .map(|cell| cell.trim())
+        .filter(|cell| !cell.is_empty())
+        .map(|cell| cell.parse().ok())
+        .collect();
+    named
+        && numbers.is_some_and(|numbers| {
+            !numbers.is_empty() && numbers.windows(2).all(|pair| pair[0] < pair[1])
+        })
+}
+
 /// Corrects columns by what stands in them. Gives what is to be said of it.
 pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
     let width = rows.iter().map(|row| row.cells.len()).max().unwrap_or(0);
@@ -437,9 +535,17 @@ pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
         .map(|column| Profile::of(rows, column))
         .collect();
     let has_ports = columns.iter().zip(&profiles).any(|(column, profile)| {
-        column.kind == Kind::Port && (profile.is(profile.ports) || profile.filled == 0)
+        column.kind == Kind::Port
+            && (profile.is(profile.ports + profile.every) || profile.filled == 0)
     });
-    for (column, profile) in columns.iter_mut().zip(&profiles) {
+    for (place, (column, profile)) in columns.iter_mut().zip(&profiles).enumerate() {
+        // `Flow` may as well tell what flows.
+        if column.kind == Kind::Ends && profile.filled > 0 && profile.arrows == 0 {
+            column.kind = Kind::Other;
+        }
+        if column.kind == Kind::Other && is_numbering(&column.title, rows, place) {
+            continue;
+        }
         let movable = matches!(
             column.kind,
             Kind::Other | Kind::Port | Kind::Protocol | Kind::Application
@@ -452,7 +558,10 @@ pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
             Kind::Direction
         } else if !movable {
             continue;
-        } else if profile.is(profile.ports) && (column.kind != Kind::Other || !has_ports) {
+        } else if profile.ports > 0
+            && profile.is(profile.ports + profile.every)
+            && (column.kind != Kind::Other || !has_ports)
+        {
             Kind::Port
         } else if profile.is(profile.protocols) && profile.ports * 2 < profile.filled {
             Kind::Protocol
@@ -490,6 +599,30 @@ pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
     let has = |columns: &[Column], kind| columns.iter().any(|column| column.kind == kind);
     let (source, destination) = (has(columns, Kind::Source), has(columns, Kind::Destination));
     let both = has(columns, Kind::Ends) || (source && destination);
+    // Two columns of components: who needs, and whom.
+    let components: Vec<usize> = (0..columns.len())
+        .filter(|index| {
+            let words = words(&columns[*index].title);
+            columns[*index].kind == Kind::Other
+                && words
+                    .split(' ')
+                    .any(|word| COMPONENT.contains(&word) && word != "name")
+        })
+        .collect();
+    if let [first, second] = components.as_slice()
+        && !source
+        && !destination
+        && !both
+        && has(columns, Kind::Port)
+    {
+        columns[*first].kind = Kind::Source;
+        columns[*second].kind = Kind::Destination;
+        doubts.push(format!(
+            "the columns `{}` and `{}` are read as source and destination",
+            columns[*first].title, columns[*second].title
+        ));
+        return doubts;
+    }
     if !both
         && has(columns, Kind::Port)
         && let Some(index) = columns.iter().position(|column| {
@@ -497,6 +630,9 @@ pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
                 && words(&column.title)
                     .split(' ')
                     .any(|word| COMPONENT.contains(&word))
+                && !words(&column.title)
+                    .split(' ')
+                    .any(|word| NO_COMPONENT.contains(&word))
         })
     {
         let needs = columns.iter().any(|column| {
@@ -511,6 +647,15 @@ pub(super) fn refine(columns: &mut Vec<Column>, rows: &[&Row]) -> Vec<String> {
             "the column `{}` is read as {}",
             columns[index].title,
             columns[index].kind.name()
+        ));
+    }
+    if let Some(column) = columns
+        .iter()
+        .find(|column| column.kind == Kind::Source && words(&column.title) == "used by")
+    {
+        doubts.push(format!(
+            "the column `{}` is read as the source",
+            column.title
         ));
     }
     // Without a destination column, a column of names is one.
@@ -546,14 +691,48 @@ impl Kind {
             Self::Direction => "the direction",
             Self::Purpose => "the purpose",
             Self::Necessity => "the necessity",
+            Self::Action => "the action",
             Self::ServiceTag => "the service tag",
             Self::Other => "something else",
         }
     }
 }
 
+/// Whether a header row tells columns apart better than another one: by more meanings.
+pub(super) fn tells_more(cells: &[String], than: &[String]) -> bool {
+    let meanings = |cells: &[String]| {
+        let mut kinds: Vec<Kind> = cells.iter().filter_map(|cell| kind(cell)).collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds.len()
+    };
+    meanings(cells) > meanings(than)
+}
+
+/// Whether a cell is a word of a header. `or_end`: words that can as well be a component's name, `Server` or `App`, are not.
+pub(super) fn names_column(cell: &str, or_end: bool) -> bool {
+    match kind(cell) {
+        None => false,
+        Some(Kind::Source | Kind::Destination | Kind::Application) => !or_end,
+        Some(_) => true,
+    }
+}
+
+/// Whether a title says who begins: `Source`, `From`.
+pub(super) fn is_initiator(title: &str) -> bool {
+    kind(title) == Some(Kind::Source)
+}
+
 /// Whether a header word names the direction of what stands in its column.
 pub(super) fn direction_of(title: &str) -> Option<Direction> {
+    let words = words(title);
+    let has = |wanted: &[&str]| words.split(' ').any(|word| wanted.contains(&word));
+    if has(&["listens", "listening", "listen"]) {
+        return Some(Direction::Inbound);
+    }
+    if has(&["communicates", "connects"]) {
+        return Some(Direction::Outbound);
+    }
     direction::parse(title).filter(|direction| *direction != Direction::Both)
 }
 

@@ -4,6 +4,7 @@
 use foldhash::{HashMap, HashMapExt};
 
 use super::block::{Block, Document, Line};
+use super::direction;
 use super::endpoint::{self, Cell, Endpoint};
 use super::fold::{squeeze, words};
 use super::ports::{self, Ports};
@@ -129,6 +130,134 @@ fn split(text: &str) -> (&str, Option<&str>) {
         }
     }
     (text.trim(), None)
+}
+
+/// A line that tells ports and one end.
+struct Spoken<'a> {
+    ports: Ports,
+    end: &'a str,
+    /// Whether the end is the one that begins: `from`.
+    initiates: bool,
+    purpose: &'a str,
+}
+
+/// What stands after a name and its ports: `(TCP 443): updates`, `- updates`.
+fn purpose_after(text: &str) -> &str {
+    let text = text.trim();
+    let after = [": ", "- ", "– ", "— "]
+        .iter()
+        .filter_map(|mark| text.find(mark).map(|at| (at, at + mark.len())))
+        .min();
+    match after {
+        Some((at, start)) if at == 0 || Ports::parse(&text[..at]).has_ranges() => {
+            text[start..].trim()
+        }
+        Some(_) | None => "",
+    }
+}
+
+/// Ports, `to` or `from`, a name, and perhaps what it is for.
+fn spoken(text: &str) -> Option<Spoken<'_>> {
+    let (at, word) = [" to ", " from "]
+        .into_iter()
+        .filter_map(|word| text.find(word).map(|at| (at, word)))
+        .min()?;
+    let ports = Ports::parse(&text[..at]);
+    let rest = &text[at + word.len()..];
+    if !ports.is_clean() || !ports.words.is_empty() || !ports.has_ranges() {
+        return None;
+    }
+    let (end, purpose) = [" for ", " - ", " – ", " — ", ": ", ", ", " ("]
+        .into_iter()
+        .filter_map(|mark| rest.find(mark).map(|at| (at, mark.len())))
+        .min()
+        .map_or((rest, ""), |(at, length)| {
+            (
+                &rest[..at],
+                rest[at + length..].trim_end_matches([')', '.']),
+            )
+        });
+    let end = end.trim().trim_end_matches(['.', ';']);
+    let end = end
+        .strip_prefix("the ")
+        .or(end.strip_prefix("your "))
+        .unwrap_or(end);
+    // `80 to 90` is a range.
+    let named = end.split_whitespace().count() <= TITLE_WORDS
+        && !Ports::parse(end).has_ranges()
+        && (endpoint::is_title(end) || endpoint::is_names(end));
+    named.then_some(Spoken {
+        ports,
+        end,
+        initiates: word == " from ",
+        purpose: purpose.trim(),
+    })
+}
+
+/// A line that tells a whole flow.
+struct Flow<'a> {
+    left: &'a str,
+    right: &'a str,
+    direction: Direction,
+    ports: Ports,
+    purpose: &'a str,
+}
+
+/// Two names with an arrow between them, and ports after the second.
+fn flow(text: &str) -> Option<Flow<'_>> {
+    let (left, direction, rest) = direction::arrow(text)?;
+    let is_end = |text: &str| {
+        text.split_whitespace().count() <= TITLE_WORDS
+            && (endpoint::is_title(text) || endpoint::is_names(text))
+    };
+    if !is_end(left) {
+        return None;
+    }
+    // The ports begin at the first sign or word after which everything is about them.
+    let separators = [
+        ":", " - ", " – ", " — ", ",", " (", " on ", " via ", " over ", " port", " TCP", " UDP",
+        " tcp", " udp",
+    ];
+    let mut begins: Vec<(usize, usize)> = separators
+        .iter()
+        .flat_map(|separator| {
+            let keep = matches!(separator.trim(), "TCP" | "UDP" | "tcp" | "udp" | "port");
+            rest.match_indices(separator)
+                .take(4)
+                .map(move |(at, found)| (at, at + if keep { 0 } else { found.len() }))
+        })
+        .collect();
+    begins.sort_unstable();
+    begins.into_iter().find_map(|(end, start)| {
+        let right = rest[..end].trim();
+        let after = rest[start..].trim();
+        // What stands in brackets or after a dash tells what it is for, unless it tells ports.
+        let cut = [" (", " - ", " – ", " — ", ": "]
+            .iter()
+            .filter_map(|mark| after.find(mark).map(|at| (at, mark.len())))
+            .filter(|(at, _)| Ports::parse(&after[..*at]).has_ranges())
+            .min();
+        let (ports, purpose) = match cut {
+            Some((at, length)) if !Ports::parse(&after[at..]).has_ranges() => (
+                &after[..at],
+                after[at + length..].trim_end_matches(')').trim(),
+            ),
+            Some(_) | None => (after, ""),
+        };
+        let ports = Ports::parse(ports);
+        let named = ports
+            .applications
+            .iter()
+            .any(|application| !application.services.is_empty());
+        let telling = ports.is_clean() && ports.words.is_empty() && (ports.has_ranges() || named);
+        (telling && is_end(right)).then_some(Flow {
+            left,
+            right,
+            direction,
+            ports,
+            purpose,
+        })
+    })
 }
 
 fn terms(document: &Document) -> Vec<String> {
@@ -304,7 +433,84 @@ impl Reader<'_> {
         unique
     }
 
+    /// `Client -> Server: TCP 443 (web)`. Gives whether it is that.
+    fn flow(&mut self, line: &Line) -> bool {
+        let Some(flow) = flow(&line.text) else {
+            return false;
+        };
+        let (Cell::Endpoint(mut left), Cell::Endpoint(mut right)) =
+            (endpoint::parse(flow.left), endpoint::parse(flow.right))
+        else {
+            return false;
+        };
+        let made = ports::services(&flow.ports, &[], &flow.ports.applications, &[]);
+        let mut doubts = flow.ports.doubts.clone();
+        doubts.extend(made.doubts);
+        doubts.append(&mut left.doubts);
+        doubts.append(&mut right.doubts);
+        let application = flow
+            .ports
+            .applications
+            .first()
+            .map(|application| application.name.to_owned());
+        let (from, to) = (self.end(left), self.end(right));
+        let before = self.out.found.len();
+        let made = Made {
+            services: made.services,
+            application,
+            doubts,
+        };
+        self.add(line, from, to, made, flow.purpose);
+        if let Some(found) = self.out.found.get_mut(before) {
+            found.direction = flow.direction;
+            found.necessity = super::rows::necessity_of(flow.purpose);
+        }
+        true
+    }
+
+    /// `TCP 443 to the gateway for uploads`. Gives whether it is that.
+    fn spoken(&mut self, line: &Line) -> bool {
+        if self.tables {
+            return false;
+        }
+        let Some(spoken) = spoken(&line.text) else {
+            return false;
+        };
+        let Cell::Endpoint(mut named) = endpoint::parse(spoken.end) else {
+            return false;
+        };
+        let ports = &spoken.ports;
+        let made = ports::services(ports, &[], &ports.applications, &[]);
+        let mut doubts = ports.doubts.clone();
+        doubts.extend(made.doubts);
+        doubts.append(&mut named.doubts);
+        let application = ports
+            .applications
+            .first()
+            .map(|application| application.name.to_owned());
+        let (from, to) = if spoken.initiates {
+            doubts.push("no destination is printed".to_owned());
+            (self.end(named), End::Unknown)
+        } else {
+            (self.usual(&mut doubts), self.end(named))
+        };
+        let before = self.out.found.len();
+        let made = Made {
+            services: made.services,
+            application,
+            doubts,
+        };
+        self.add(line, from, to, made, spoken.purpose);
+        if let Some(found) = self.out.found.get_mut(before) {
+            found.necessity = super::rows::necessity_of(spoken.purpose);
+        }
+        true
+    }
+
     fn item(&mut self, line: &Line) {
+        if self.flow(line) || self.spoken(line) {
+            return;
+        }
         let (head, rest) = split(&line.text);
         let ports = Ports::parse(head);
         if endpoint::is_names(&line.text) {
@@ -380,7 +586,10 @@ impl Reader<'_> {
         doubts.append(&mut endpoint.doubts);
         let from = self.usual(&mut doubts);
         let to = self.end(endpoint);
-        let purpose = self.section.clone();
+        let purpose = match purpose_after(rest) {
+            "" => self.section.clone(),
+            purpose => purpose.to_owned(),
+        };
         let before = self.out.found.len();
         self.add(
             line,
@@ -510,6 +719,9 @@ impl Reader<'_> {
 
     /// A sentence that asks for ports.
     fn sentence(&mut self, line: &Line) {
+        if self.flow(line) {
+            return;
+        }
         let (head, _) = split(&line.text);
         let ports = Ports::parse(head);
         if ports.is_clean() && ports.has_ranges() && ports.words.is_empty() {

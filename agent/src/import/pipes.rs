@@ -2,11 +2,12 @@
 //! document was turned into text, each cell on a line of its own.
 
 use super::block::{Row, line_number};
+use super::ports::Ports;
 
-/// `---|---`, `|:--|`, `+---+`: says where the header ends, and nothing else.
+/// `---|---`, `|:--|`, `+---+`, `+===+`: says where the header ends, and nothing else.
 pub(super) fn is_rule(line: &str) -> bool {
     let line = line.trim();
-    line.contains('-')
+    line.contains(['-', '='])
         && line.len() >= 3
         && line
             .bytes()
@@ -27,6 +28,13 @@ fn cells(line: &str) -> Vec<String> {
     for character in line.chars() {
         match character {
             '|' if !escaped => cells.push(String::new()),
+            '|' => {
+                // The sign before it only says that it ends no cell.
+                if let Some(cell) = cells.last_mut() {
+                    cell.pop();
+                    cell.push('|');
+                }
+            }
             character => {
                 if let Some(cell) = cells.last_mut() {
                     cell.push(character);
@@ -68,18 +76,81 @@ fn whole(lines: &[&str], start: usize) -> Option<(Vec<Row>, usize)> {
     if !begins {
         return None;
     }
-    let mut rows = Vec::new();
+    // Rows between two rules.
+    let mut groups: Vec<Vec<Row>> = vec![Vec::new()];
     let mut index = start;
     while index < lines.len() && (pipes(index) >= 1 || rule(index)) {
-        if !rule(index) {
+        if rule(index) {
+            groups.push(Vec::new());
+        } else {
             let row = Row::new(line_number(index), cells(lines[index]));
-            if !row.is_blank() {
-                rows.push(row);
+            if let Some(group) = groups.last_mut()
+                && !row.is_blank()
+            {
+                group.push(row);
             }
         }
         index += 1;
     }
-    Some((rows, index))
+    groups.retain(|group| !group.is_empty());
+    // A rule below the header only says where it ends; more of them, of crosses, are the lines of a grid.
+    let crossed = lines[start..index]
+        .iter()
+        .filter(|line| is_rule(line) && line.trim().starts_with('+'))
+        .count();
+    let grid = crossed >= 3 && groups.len() >= 3;
+    // In Markdown a line is a row.
+    let markdown = crossed == 0 && (start..index).any(rule);
+    let rows = groups.into_iter().flat_map(|mut group| {
+        for row in &mut group {
+            row.whole = markdown;
+        }
+        if grid && is_one_row(&group) {
+            vec![joined(group)]
+        } else {
+            group
+        }
+    });
+    Some((rows.collect(), index))
+}
+
+/// Whether the lines between two rules of a grid are one row, whose cells are broken over lines. Where several lines name
+/// ports of their own, the rules only tell groups of rows apart.
+fn is_one_row(lines: &[Row]) -> bool {
+    let ports = |row: &Row| {
+        row.cells
+            .iter()
+            .find(|cell| {
+                let ports = Ports::parse(cell);
+                ports.is_clean() && ports.has_ranges()
+            })
+            .cloned()
+    };
+    let named: Vec<String> = lines.iter().filter_map(ports).collect();
+    named
+        .iter()
+        .take(named.len().saturating_sub(1))
+        .all(|cell| cell.ends_with([',', ';', '/', '-', '–', '&']))
+}
+
+/// One row of its lines.
+fn joined(lines: Vec<Row>) -> Row {
+    let mut lines = lines.into_iter();
+    let mut row = lines.next().unwrap_or_else(|| Row::new(0, Vec::new()));
+    for line in lines {
+        for (column, more) in line.cells.into_iter().enumerate() {
+            match row.cells.get_mut(column) {
+                Some(cell) => {
+                    if !cell.is_empty() && !more.is_empty() {
+                        cell.push('\n');
+                    }
+                    cell.push_str(&more);
+                }
+                None => row.cells.push(more),
+            }
+        }
+    }
+    row
 }
 
 /// Rows whose cells have lines of their own: the rule tells how many cells a row has, and every pipe ends a cell.

@@ -1,7 +1,9 @@
 //! Port and protocol cells. Every order of numbers and names is met: `443 TCP`, `TCP/UDP 53`, `3478 (TCP/UDP)`,
 //! `TCP: 80, 443; UDP: 53`, `49152 - 65535`, `HTTPS (443)`.
 
-use super::fold::fold;
+use std::borrow::Cow;
+
+use super::fold::{fold, squeeze, without_markup};
 use super::vocabulary::{self, Application};
 use crate::matrix::{Protocol, Service};
 
@@ -40,13 +42,24 @@ enum Token {
     Slash,
     Open,
     Close,
+    /// `>`
+    Above,
+    /// `<`
+    Below,
 }
 
 impl Ports {
     /// Reads a cell.
     pub(super) fn parse(text: &str) -> Self {
-        let folded = fold(text);
         let mut ports = Self::default();
+        let (bare, marks) = without_notes(text);
+        if !marks.is_empty() {
+            ports.doubts.push(format!(
+                "`{}` has a footnote mark (`{marks}`): see the note in the document",
+                squeeze(text)
+            ));
+        }
+        let folded = fold(&bare);
         if folded.look_alikes {
             ports.doubts.push(format!(
                 "`{}` has look-alike letters, read as `{}`",
@@ -54,7 +67,7 @@ impl Ports {
                 folded.text.trim()
             ));
         }
-        let tokens = tokens(&folded.text, &mut ports.doubts);
+        let tokens = open_ranges(tokens(&folded.text, &mut ports.doubts), &mut ports.doubts);
         ports.assemble(&tokens);
         ports.every(&folded.text);
         ports
@@ -117,7 +130,7 @@ impl Ports {
         let before = matches!(first, Some(Token::Protocol(_)));
         let mut open = Entry::default();
         let mut last_was_protocol = false;
-        for token in tokens {
+        for (index, token) in tokens.iter().enumerate() {
             match token {
                 Token::Protocol(protocol) => {
                     let starts = if before {
@@ -155,12 +168,19 @@ impl Ports {
                 }
                 Token::Word(word) => self.words.push(word.clone()),
                 Token::Break => {
-                    if !open.protocols.is_empty() && !open.ranges.is_empty() {
+                    // A list goes on in the next line after a comma.
+                    let goes_on = index > 0 && tokens[index - 1] == Token::Comma;
+                    if !goes_on && !open.protocols.is_empty() && !open.ranges.is_empty() {
                         self.close(&mut open);
                         last_was_protocol = false;
                     }
                 }
-                Token::Comma | Token::Slash | Token::Open | Token::Close => {}
+                Token::Comma
+                | Token::Slash
+                | Token::Open
+                | Token::Close
+                | Token::Above
+                | Token::Below => {}
             }
         }
         self.close(&mut open);
@@ -238,6 +258,18 @@ fn tokens(text: &str, doubts: &mut Vec<String>) -> Vec<Token> {
                 '/' | '|' | ':' => tokens.push(Token::Slash),
                 '(' | '[' => tokens.push(Token::Open),
                 ')' | ']' => tokens.push(Token::Close),
+                // Arrows are no comparisons.
+                '≥' => tokens.extend([Token::Above, Token::Word("equal".to_owned())]),
+                '≤' => tokens.extend([Token::Below, Token::Word("equal".to_owned())]),
+                '=' if matches!(tokens.last(), Some(Token::Above | Token::Below)) => {
+                    tokens.push(Token::Word("equal".to_owned()));
+                }
+                '>' if index == 0 || !matches!(characters[index - 1], '-' | '=' | '<') => {
+                    tokens.push(Token::Above);
+                }
+                '<' if !matches!(characters.get(index + 1), Some('-' | '>')) => {
+                    tokens.push(Token::Below);
+                }
                 _ => {}
             }
             index += 1;
@@ -246,10 +278,149 @@ fn tokens(text: &str, doubts: &mut Vec<String>) -> Vec<Token> {
     tokens
 }
 
+/// `443¹`, `443^{1}`, `443 [1]`, `443*`: takes off what refers to a note, which read as digits would be another port.
+/// Gives the text and the marks.
+fn without_notes(text: &str) -> (Cow<'_, str>, String) {
+    const SUPERSCRIPT: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
+    if !text.contains(['<', '&', '^', '[', '(', '*', '†', '‡', '§', '`', '\\'])
+        && !text.contains(SUPERSCRIPT)
+    {
+        return (Cow::Borrowed(text), String::new());
+    }
+    let plain = text
+        .lines()
+        .map(without_markup)
+        .collect::<Vec<_>>()
+        .join("\n");
+    let characters: Vec<char> = plain.chars().collect();
+    let mut bare = String::with_capacity(plain.len());
+    let mut marks = String::new();
+    let mut index = 0;
+    while let Some(character) = characters.get(index).copied() {
+        let before = bare.trim_end().chars().last();
+        let (open, most) = match character {
+            '^' if characters.get(index + 1) == Some(&'{') => (2, 3),
+            '[' if before.is_some() => (1, 2),
+            // `(22)` after a number may be one more port.
+            '(' if before.is_some_and(|c| c.is_ascii_digit()) => (1, 1),
+            _ => (0, 0),
+        };
+        let inner = characters[index + open..]
+            .iter()
+            .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '*' | '†' | '‡' | '§'))
+            .count();
+        let closes = matches!(characters.get(index + open + inner), Some('}' | ']' | ')'));
+        // In brackets only a number is surely a mark.
+        let numeric = characters[index + open..index + open + inner]
+            .iter()
+            .all(|c| c.is_ascii_digit() || *c == '*');
+        if open > 0 && (1..=most).contains(&inner) && closes && (numeric || character == '^') {
+            marks.extend(&characters[index..=index + open + inner]);
+            index += open + inner + 1;
+            continue;
+        }
+        let star = character == '*' && before.is_some_and(|c| c.is_alphanumeric() || c == ')');
+        if star
+            || SUPERSCRIPT.contains(&character)
+            || (matches!(character, '†' | '‡' | '§') && before.is_some())
+        {
+            marks.push(character);
+        } else {
+            bare.push(character);
+        }
+        index += 1;
+    }
+    (Cow::Owned(bare), marks)
+}
+
+/// `> 1024`, `1024 and above`, `higher than 1023`, `between 1024 and 65535`: ranges that are told in words or signs.
+fn open_ranges(tokens: Vec<Token>, doubts: &mut Vec<String>) -> Vec<Token> {
+    let is = |token: Option<&Token>, words: &[&str]| matches!(token, Some(Token::Word(word)) if words.contains(&word.to_ascii_lowercase().as_str()));
+    let number = |token: Option<&Token>| match token {
+        Some(Token::Range(first, last)) if first == last => Some(*first),
+        _ => None,
+    };
+    if !tokens
+        .iter()
+        .any(|token| matches!(token, Token::Word(_) | Token::Above | Token::Below))
+    {
+        return tokens;
+    }
+    let mut ranged = Vec::with_capacity(tokens.len());
+    let mut index = 0;
+    while let Some(token) = tokens.get(index) {
+        let next = |ahead: usize| tokens.get(index + ahead);
+        let above =
+            *token == Token::Above || is(Some(token), &["above", "greater", "higher", "beyond"]);
+        let below = *token == Token::Below || is(Some(token), &["below", "under", "less", "lower"]);
+        if above || below {
+            let filling = tokens[index + 1..]
+                .iter()
+                .take_while(|token| {
+                    **token == Token::Comma || is(Some(*token), &["than", "equal", "to"])
+                })
+                .count();
+            let inclusive = tokens[index + 1..=index + filling]
+                .iter()
+                .any(|token| is(Some(token), &["equal"]));
+            if let Some(bound) = number(next(filling + 1)) {
+                let (first, last) = match (above, inclusive) {
+                    (true, true) => (bound, u16::MAX),
+                    (true, false) => (bound.saturating_add(1), u16::MAX),
+                    (false, true) => (1, bound),
+                    (false, false) => (1, bound.saturating_sub(1).max(1)),
+                };
+                doubts.push(format!("an open range of ports: taken as {first}-{last}"));
+                ranged.push(Token::Range(first, last));
+                index += filling + 2;
+                continue;
+            }
+        }
+        // `see note 2`: no port.
+        if is(
+            Some(token),
+            &[
+                "note", "notes", "footnote", "table", "section", "version", "page", "step",
+            ],
+        ) && number(next(1)).is_some()
+        {
+            ranged.push(token.clone());
+            index += 2;
+            continue;
+        }
+        if is(Some(token), &["between"])
+            && let (Some(first), Some(Token::Comma), Some(last)) =
+                (number(next(1)), next(2), number(next(3)))
+            && first <= last
+        {
+            ranged.push(Token::Range(first, last));
+            index += 4;
+            continue;
+        }
+        if let Some(first) = number(Some(token))
+            && next(1) == Some(&Token::Comma)
+            && is(
+                next(2),
+                &["above", "higher", "up", "upwards", "greater", "later"],
+            )
+        {
+            doubts.push(format!("an open range of ports: taken as {first}-65535"));
+            ranged.push(Token::Range(first, u16::MAX));
+            index += 3;
+            continue;
+        }
+        ranged.push(token.clone());
+        index += 1;
+    }
+    ranged
+}
+
 fn push_word(tokens: &mut Vec<Token>, word: &str, doubts: &mut Vec<String>) {
     let lower = word.to_ascii_lowercase();
     if let Some(protocol) = vocabulary::protocol(word) {
         tokens.push(Token::Protocol(protocol));
+    } else if let Some((protocol, port)) = run_together(&lower) {
+        tokens.extend([Token::Protocol(protocol), Token::Range(port, port)]);
     } else if vocabulary::application(word).is_some() {
         tokens.push(Token::Application(lower));
     } else if matches!(lower.as_str(), "dynamic" | "ephemeral" | "random") {
@@ -262,6 +433,18 @@ fn push_word(tokens: &mut Vec<Token>, word: &str, doubts: &mut Vec<String>) {
     } else if !NOISE.contains(&lower.as_str()) {
         tokens.push(Token::Word(word.to_owned()));
     }
+}
+
+/// `tcp_3306`, `udp53`: what firewalls call a service.
+fn run_together(word: &str) -> Option<(Protocol, u16)> {
+    let digits = word.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let name = word[..word.len() - digits.len()].trim_end_matches('_');
+    let protocol = match name {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return None,
+    };
+    Some((protocol, port(digits)?))
 }
 
 fn number(characters: &[char], start: usize) -> (String, usize) {
@@ -386,10 +569,12 @@ pub(super) fn services(
             } else if !portless.is_empty()
                 || entry.protocols.iter().any(|protocol| !protocol.has_ports())
             {
-                made.doubts.push(format!(
-                    "`{first}` stands where a port would, but {} has no ports: left out",
-                    names(transports)
-                ));
+                if (*first, *last) != (1, u16::MAX) {
+                    made.doubts.push(format!(
+                        "`{first}` stands where a port would, but {} has no ports: left out",
+                        names(transports)
+                    ));
+                }
                 continue;
             } else if !hint.is_empty() {
                 hint.to_vec()
@@ -536,6 +721,7 @@ mod tests {
         check("443", "TCP (HTTPS)", "tcp/443");
         check("HTTPS (443)", "", "tcp/443");
         check("Port 5349 (TCP/UDP)", "", "tcp/5349 udp/5349");
+        check("tcp_3306, udp53", "", "tcp/3306 udp/53");
     }
 
     #[test]
@@ -553,6 +739,17 @@ mod tests {
         check("TCP any", "", "tcp/1-65535");
         check("all components", "TCP", "");
         check("dynamic range", "TCP", "tcp/49152-65535");
+        check(">1024", "TCP", "tcp/1025-65535");
+        check("> 1023", "UDP", "udp/1024-65535");
+        check(">= 1024", "TCP", "tcp/1024-65535");
+        check("≥1024", "TCP", "tcp/1024-65535");
+        check("&gt;1023", "TCP", "tcp/1024-65535");
+        check("<1024", "TCP", "tcp/1-1023");
+        check("TCP 1024 and above", "", "tcp/1024-65535");
+        check("80, 1024 or higher", "TCP", "tcp/80 tcp/1024-65535");
+        check("greater than 1023", "TCP", "tcp/1024-65535");
+        check("greater than or equal to 1024", "TCP", "tcp/1024-65535");
+        check("between 5000 and 5010", "UDP", "udp/5000-5010");
         check("80, 80-90", "TCP", "tcp/80-90");
         check("90-80", "TCP", "");
         check("70000", "TCP", "");
@@ -584,6 +781,29 @@ mod tests {
         check("123", "", "udp/123");
         check("53", "", "tcp/53 udp/53");
         check("20001", "", "tcp/20001");
+    }
+
+    #[test]
+    fn takes_no_port_from_footnote_marks() {
+        check("443¹", "TCP", "tcp/443");
+        check("443^{1}", "TCP", "tcp/443");
+        check("443<sup>2</sup>", "TCP", "tcp/443");
+        check("443 [1]", "TCP", "tcp/443");
+        check("443 (1)", "TCP", "tcp/443");
+        check("443*, 8443**", "TCP", "tcp/443 tcp/8443");
+        check("49152-65535†", "TCP", "tcp/49152-65535");
+        check("TCP¹ 80", "", "tcp/80");
+        check("80 (See note 2)", "TCP", "tcp/80");
+        check("HTTPS (443)", "", "tcp/443");
+        check("FTP (21)", "", "tcp/21");
+        check("*", "TCP", "tcp/1-65535");
+        let doubts = Ports::parse("443¹").doubts.join(" ");
+        assert!(doubts.contains("footnote mark (`¹`)"), "{doubts}");
+    }
+
+    #[test]
+    fn a_list_goes_on_in_the_next_line() {
+        check("UDP 5000,\n5001", "", "udp/5000 udp/5001");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Rows to requirements. A row of a damaged table inherits from the rows above it, continues them, holds several of them,
 //! or has its cells in the wrong columns; every such reading becomes a doubt of what was taken.
 
+mod crossed;
 mod ends;
 mod fit;
 mod fused;
@@ -129,10 +130,13 @@ struct Parts {
     ends: String,
     protocol: String,
     ports: Vec<(String, Vec<Protocol>)>,
+    /// Whom the title of each port cell's column lets initiate.
+    port_hints: Vec<Option<Direction>>,
     application: String,
     direction: String,
     purpose: String,
     necessity: String,
+    action: String,
     tag: String,
     /// Title of the column, and the cell.
     others: Vec<(String, String)>,
@@ -293,8 +297,22 @@ impl<'a> Reader<'a> {
                 index += 1;
                 continue;
             }
+            if let Some(taken) = self.crossed(&rows[index..], table.strict) {
+                headless = false;
+                index += taken;
+                continue;
+            }
             if header::is_header(&row.cells) {
                 self.leave_row(row);
+                // A row above the header says what groups of columns have in common.
+                if table.strict
+                    && let Some(next) = rows.get(index + 1)
+                    && header::is_header(&next.cells)
+                    && header::tells_more(&next.cells, &row.cells)
+                {
+                    index += 1;
+                    continue;
+                }
                 self.head(&row.cells, &rows[index + 1..]);
                 headless = false;
                 index += 1;
@@ -422,6 +440,8 @@ impl<'a> Reader<'a> {
     fn parts(&mut self, row: &Row, doubts: &mut Vec<String>) -> Parts {
         let cells = self.align(row, doubts);
         let mut parts = Parts::default();
+        let is_port = |column: &&Column| column.kind == Kind::Port;
+        let several = self.columns.iter().filter(is_port).count() > 1;
         let mut destinations = 0;
         for (column, cell) in self.columns.iter().zip(&cells) {
             let cell = cell.trim();
@@ -437,14 +457,20 @@ impl<'a> Reader<'a> {
                 }
                 Kind::Ends => append(&mut parts.ends, cell),
                 Kind::Port => {
+                    let blank = several && endpoint::parse(cell) == Cell::Placeholder;
                     if cell.chars().any(|c| c.is_alphanumeric() || c == '*')
                         && !cell.starts_with('=')
+                        && !blank
                     {
                         parts
                             .ports
                             .push((cell.to_owned(), column.protocols.clone()));
+                        parts.port_hints.push(header::direction_of(&column.title));
                     }
-                    if let Some(direction) = header::direction_of(&column.title) {
+                    if endpoint::parse(cell) != Cell::Placeholder
+                        && !cell.is_empty()
+                        && let Some(direction) = header::direction_of(&column.title)
+                    {
                         parts.hint = Some(direction);
                     }
                 }
@@ -454,6 +480,7 @@ impl<'a> Reader<'a> {
                 Kind::Direction => append(&mut parts.direction, cell),
                 Kind::Purpose => append(&mut parts.purpose, cell),
                 Kind::Necessity => append(&mut parts.necessity, cell),
+                Kind::Action => append(&mut parts.action, cell),
                 Kind::ServiceTag => append(&mut parts.tag, cell),
                 Kind::Other => {
                     if !cell.is_empty() {
@@ -536,7 +563,7 @@ impl<'a> Reader<'a> {
         let mut doubts = Vec::new();
         let parts = self.parts(row, &mut doubts);
         let mut pair = None;
-        if let Some(ends) = direction::ends(&without_markup(&parts.ends)) {
+        if let Some(ends) = direction::between(&without_markup(&parts.ends)) {
             if ends.letter {
                 doubts.push(format!(
                     "a letter between two names is read as an arrow: {}",
@@ -552,10 +579,31 @@ impl<'a> Reader<'a> {
             doubts.push("the source cell holds both ends, with an arrow between them".to_owned());
             pair = Some(ends);
         }
+        if pair.is_none() && !parts.ends.is_empty() {
+            // Not those of the row above.
+            self.above.source = None;
+            self.above.destination = None;
+            doubts.push(format!(
+                "no two ends could be made out of `{}`",
+                squeeze(&parts.ends)
+            ));
+        }
         let says_services =
             !parts.protocol.is_empty() || !parts.ports.is_empty() || !parts.application.is_empty();
-        if !says_services && pair.is_none() && !self.stands_alone(&parts, table.strict) {
+        // `example.org:443`
+        let port_beside = || matches!(endpoint::parse(&parts.destination), Cell::Endpoint(end) if !end.ports.is_empty());
+        let named_pair = row.whole && !parts.source.is_empty() && !parts.destination.is_empty();
+        if !says_services
+            && pair.is_none()
+            && !port_beside()
+            && !named_pair
+            && !self.stands_alone(&parts, table.strict)
+        {
             self.continuation(&parts, as_printed);
+            return;
+        }
+        if is_denial(&parts.action) {
+            self.leave_row(as_printed);
             return;
         }
         for remark in table
@@ -578,6 +626,11 @@ impl<'a> Reader<'a> {
             // Such rows are printed over and over, growing: what is there already is not taken again.
             self.drop_repeated(before);
             true
+        } else if let Some((opened, used)) = self.opened(&parts) {
+            self.above.source = None;
+            let opened = self.requirement(&opened, None, table.strict, doubts.clone());
+            let used = used.is_some_and(|used| self.requirement(&used, None, table.strict, doubts));
+            opened || used
         } else {
             self.requirement(&parts, pair, table.strict, doubts)
         };
@@ -592,6 +645,34 @@ impl<'a> Reader<'a> {
             self.leave_row(as_printed);
         }
         self.above.printed_source = !parts.source.is_empty();
+    }
+
+    /// The ports that a component opens, and those that it uses elsewhere, if the columns tell them apart: `Listens on`.
+    fn opened(&self, parts: &Parts) -> Option<(Parts, Option<Parts>)> {
+        let named = parts.ports.iter().zip(&parts.port_hints);
+        let says = |cell: &str| endpoint::parse(cell) != Cell::Placeholder;
+        let (opened, used): (Vec<_>, Vec<_>) = named
+            .filter(|((cell, _), _)| says(cell))
+            .partition(|(_, hint)| **hint == Some(Direction::Inbound));
+        let component =
+            !parts.source.is_empty() && parts.destination.is_empty() && parts.ends.is_empty();
+        if opened.is_empty() || !component || self.names_initiator() {
+            return None;
+        }
+        let only = |cells: Vec<(&(String, Vec<Protocol>), _)>, hint| Parts {
+            ports: cells.into_iter().map(|(cell, _)| cell.clone()).collect(),
+            hint: Some(hint),
+            source: parts.source.clone(),
+            protocol: parts.protocol.clone(),
+            application: parts.application.clone(),
+            purpose: parts.purpose.clone(),
+            necessity: parts.necessity.clone(),
+            ..Parts::default()
+        };
+        let used = (!used.is_empty()).then(|| only(used, Direction::Outbound));
+        let mut opened = only(opened, Direction::Inbound);
+        opened.destination = std::mem::take(&mut opened.source);
+        Some((opened, used))
     }
 
     /// Whether a row without services is a row nevertheless: it shares those of the row above.
@@ -617,6 +698,17 @@ impl<'a> Reader<'a> {
         }
         let at = last.end - 1;
         let doubt = "the row goes on in the lines below".to_owned();
+        // The component whose ports a row tells is the one end or the other.
+        let component = !self.names_initiator();
+        for index in last.clone() {
+            let found = &self.out.found[index];
+            if index != at || found.from == End::Unknown {
+                let (from, to) = (found.from, found.to);
+                if let (End::Unknown, End::Named(end), true) = (from, to, component) {
+                    self.complete(end, &parts.source);
+                }
+            }
+        }
         for (text, end) in [
             (&parts.source, self.out.found[at].from),
             (&parts.destination, self.out.found[at].to),
@@ -673,8 +765,15 @@ impl<'a> Reader<'a> {
             None => (parts.source.clone(), parts.destination.clone()),
         };
         let listens = parts.hint == Some(Direction::Inbound) && !parts.destination.is_empty();
-        let from = self.source(&source_text, listens, strict, &mut doubts);
-        let (to, beside) = self.destination(&destination_text, from, parts, strict, &mut doubts);
+        let (from, to, beside) = match self.headed(parts, &mut doubts) {
+            Some((from, to)) => (from, to, Vec::new()),
+            None => {
+                let from = self.source(&source_text, listens, strict, &mut doubts);
+                let (to, beside) =
+                    self.destination(&destination_text, from, parts, strict, &mut doubts);
+                (from, to, beside)
+            }
+        };
         let mut cells: Vec<(Ports, &[Protocol])> = parts
             .ports
             .iter()
@@ -694,7 +793,20 @@ impl<'a> Reader<'a> {
             cells = vec![(Ports::parse(&paired), hint.as_slice())];
             protocol_text = "";
         }
-        let protocol = Ports::parse(protocol_text);
+        // Every transport is meant, not every port.
+        let every = matches!(
+            words(protocol_text).as_str(),
+            "any" | "all" | "ip" | "both" | "alle" | "tous"
+        ) || protocol_text.trim() == "*";
+        let protocol = if every {
+            doubts.push(format!(
+                "`{}`: TCP and UDP are taken",
+                squeeze(protocol_text)
+            ));
+            Ports::parse("TCP, UDP")
+        } else {
+            Ports::parse(protocol_text)
+        };
         let application = Ports::parse(&parts.application);
         let mut transports = protocol.protocols();
         let mut applications: Vec<Application> = protocol.applications.clone();
@@ -731,6 +843,13 @@ impl<'a> Reader<'a> {
             }
             for word in &ports.words {
                 direction = direction::parse(word).unwrap_or(direction);
+            }
+            let says_none = parts
+                .ports
+                .iter()
+                .all(|(cell, _)| endpoint::parse(cell) == Cell::Placeholder);
+            if says_none {
+                continue;
             }
             if ports.words.len() > 1
                 || ports
@@ -862,6 +981,14 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Whether a row says what must not pass: it requires nothing.
+fn is_denial(action: &str) -> bool {
+    matches!(
+        words(action).as_str(),
+        "deny" | "denied" | "block" | "blocked" | "drop" | "reject" | "disallow" | "forbidden"
+    )
+}
+
 fn data_rows(rows: &[Row]) -> Vec<&Row> {
     rows.iter()
         .filter(|row| !row.is_blank() && row.filled().count() > 1)
@@ -887,7 +1014,10 @@ pub(super) fn printed(row: &Row) -> String {
 /// A heading whose text was cut into cells: a piece that begins with a small letter continues a word.
 fn joined(row: &Row) -> String {
     let mut text = String::new();
-    for (_, cell) in row.filled() {
+    // A merged cell stands in every column that it covers.
+    let mut pieces: Vec<&str> = row.filled().map(|(_, cell)| cell).collect();
+    pieces.dedup();
+    for cell in pieces {
         let continues = cell.chars().next().is_some_and(char::is_lowercase)
             && text.chars().last().is_some_and(char::is_alphabetic);
         if !text.is_empty() && !continues {

@@ -3,8 +3,10 @@
 
 use super::aligned;
 use super::block::{Block, Document, Line, Row, Table, line_number};
+use super::direction;
 use super::fold::{squeeze, without_markup};
 use super::pipes;
+use super::ports::Ports;
 
 /// Longest line in words that may be a heading without a mark.
 const HEADING_WORDS: usize = 10;
@@ -142,6 +144,8 @@ fn looks_like_heading(line: &str) -> bool {
         && !line.ends_with(['.', ',', ';', '!', '?', ':'])
         && !line.contains(": ")
         && !line.contains(". ")
+        // A flow rather than a title.
+        && (direction::arrow(line).is_none() || !Ports::parse(line).has_ranges())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod documents;
 mod formats;
 mod losslessness;
 mod round_trip;
+mod vendors;
 
 use std::process::{Command, Output};
 

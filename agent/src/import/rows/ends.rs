@@ -32,9 +32,16 @@ impl Reader<'_> {
         }
         if printed == Some(Direction::Inbound)
             && !parts.source.is_empty()
-            && !parts.destination.is_empty()
+            && (!parts.destination.is_empty() || !self.has_destinations())
         {
-            doubts.push("source, destination and `inbound` are printed: taken as the destination initiating".to_owned());
+            // A column headed `Source` tells who begins; the direction is then the firewall's point of view.
+            if self.names_initiator() {
+                doubts.push("source and `inbound` are printed: the source is taken to initiate, inbound at the destination".to_owned());
+                return Direction::Outbound;
+            }
+            if !parts.destination.is_empty() {
+                doubts.push("source, destination and `inbound` are printed: taken as the destination initiating".to_owned());
+            }
         }
         printed.unwrap_or_else(|| {
             if parts.hint == Some(Direction::Inbound) && !parts.source.is_empty() {
@@ -46,12 +53,53 @@ impl Reader<'_> {
         })
     }
 
+    /// Whether there is a column for the other end.
+    fn has_destinations(&self) -> bool {
+        self.columns
+            .iter()
+            .any(|column| matches!(column.kind, Kind::Destination | Kind::Ends))
+    }
+
+    /// Whether the source column's title says that it holds initiators, rather than components.
+    pub(super) fn names_initiator(&self) -> bool {
+        self.columns
+            .iter()
+            .any(|column| column.kind == Kind::Source && header::is_initiator(&column.title))
+    }
+
     pub(super) fn end(&mut self, endpoint: Endpoint) -> End {
         if let Some(role) = endpoint.built_in {
             return End::BuiltIn(role);
         }
         self.out.ends.push(endpoint);
         End::Named(self.out.ends.len() - 1)
+    }
+
+    /// The ends that a heading names, `Client to Server` or `A → B`, above a table that names none.
+    pub(super) fn headed(&mut self, parts: &Parts, doubts: &mut Vec<String>) -> Option<(End, End)> {
+        let has_source = self
+            .columns
+            .iter()
+            .any(|column| column.kind == Kind::Source);
+        if has_source || self.has_destinations() || self.lead.subject.is_some() {
+            return None;
+        }
+        if direction::ends(&parts.ends).is_some() {
+            return None;
+        }
+        let (from, to) = lead::pair(&self.table_section)?;
+        doubts.push(format!(
+            "no ends are printed: those of the heading `{}` are taken",
+            self.table_section
+        ));
+        let mut end = |title: Option<String>| match title {
+            None => End::Unknown,
+            Some(title) => self.end(Endpoint {
+                title,
+                ..Endpoint::default()
+            }),
+        };
+        Some((end(from), end(to)))
     }
 
     /// The end that a heading or a sentence names.
@@ -161,7 +209,8 @@ impl Reader<'_> {
             ));
             return Some(end);
         }
-        if is_open(&before) && !self.known.contains(title) {
+        let together = self.known.contains(&format!("{before} {title}"));
+        if together || (is_open(&before) && !self.known.contains(title)) {
             self.complete(index, title);
             doubts.push(format!("the {what} cell `{title}` continues the row above"));
             return Some(end);
@@ -182,16 +231,18 @@ impl Reader<'_> {
                 match self.above.destination {
                     Some(end) => (end, Vec::new()),
                     None => {
-                        let has_column = self
-                            .columns
-                            .iter()
-                            .any(|column| matches!(column.kind, Kind::Destination | Kind::Ends));
+                        // Under a component's heading, what is inbound goes to the component.
+                        let inbound = self.names_initiator()
+                            && direction::parse(&parts.direction) == Some(Direction::Inbound);
+                        let has_column = self.has_destinations() || inbound;
                         let subject = self.subject.clone().filter(|subject| {
                         has_column && from != End::Unknown && !matches!(from, End::Named(index) if endpoint::key(&self.out.ends[index].title) == endpoint::key(subject))
                     });
                         match subject {
                             Some(subject) => {
-                                doubts.push(format!("the destination cell is empty: the heading `{subject}` is taken"));
+                                doubts.push(format!(
+                                    "no destination is printed: the heading `{subject}` is taken"
+                                ));
                                 let end = self.end(Endpoint {
                                     title: subject,
                                     ..Endpoint::default()

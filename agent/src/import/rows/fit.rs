@@ -48,8 +48,11 @@ pub(super) fn agreement(cell: &str, kind: Kind) -> i32 {
                 -1
             }
         }
-        Kind::SourcePort | Kind::Application | Kind::Necessity | Kind::ServiceTag | Kind::Other => {
-            0
-        }
+        Kind::SourcePort
+        | Kind::Application
+        | Kind::Necessity
+        | Kind::Action
+        | Kind::ServiceTag
+        | Kind::Other => 0,
     }
 }

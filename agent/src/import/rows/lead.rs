@@ -85,6 +85,21 @@ pub(super) const GENERIC: &[&str] = &[
     "settings",
     "system",
     "security",
+    "fqdn",
+    "fqdns",
+    "domain",
+    "domains",
+    "host",
+    "hosts",
+    "hostnames",
+    "name",
+    "names",
+    "needed",
+    "incoming",
+    "outgoing",
+    "ingress",
+    "egress",
+    "allowed",
     "information",
     "following",
     "other",
@@ -98,6 +113,46 @@ pub(super) fn is_component(text: &str) -> bool {
         .filter(|word| !word.is_empty() && !word.bytes().all(|byte| byte.is_ascii_digit()))
         .peekable();
     words.peek().is_some() && !words.all(|word| GENERIC.contains(&word))
+}
+
+/// The ends of a heading, `Client to Server` or `A → B`, as far as it names components.
+pub(super) fn pair(heading: &str) -> Option<(Option<String>, Option<String>)> {
+    let (left, right) = match direction::arrow(heading) {
+        Some((left, Direction::Outbound, right)) => (left, right),
+        Some((left, Direction::Inbound, right)) => (right, left),
+        Some((_, Direction::Both, _)) => return None,
+        None => heading.split_once(" to ")?,
+    };
+    let named = |text: &str| {
+        let text = text.trim().trim_end_matches(':');
+        let text = text.strip_prefix("the ").unwrap_or(text);
+        let short = text.split_whitespace().count() <= 5;
+        (short && is_component(text)).then(|| text.to_owned())
+    };
+    // What begins so is about what is to be done.
+    let first = words(left);
+    let first = first.split(' ').next().unwrap_or_default();
+    if matches!(
+        first,
+        "how"
+            | "steps"
+            | "ports"
+            | "what"
+            | "where"
+            | "when"
+            | "why"
+            | "changes"
+            | "guide"
+            | "connect"
+            | "connecting"
+            | "need"
+            | "required"
+            | "introduction"
+    ) {
+        return None;
+    }
+    let (from, to) = (named(left), named(right));
+    (to.is_some()).then_some((from, to))
 }
 
 /// What a sentence says of the table after it: who needs it, and whether it is optional.
