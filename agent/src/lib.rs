@@ -36,6 +36,7 @@ pub mod probe;
 #[forbid(unsafe_code)]
 pub mod report;
 #[forbid(unsafe_code)]
+pub mod service;
 pub mod site;
 #[forbid(unsafe_code)]
 pub mod suggest;

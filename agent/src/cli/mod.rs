@@ -27,7 +27,7 @@ mod when;
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::capture::CaptureError;
@@ -46,6 +46,12 @@ use crate::yaml::LoadError;
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
+}
+
+/// The whole command line, for who describes it: man pages, completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// What to do.
@@ -227,8 +233,6 @@ fn written(
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -34,6 +34,7 @@ use crate::names::answer::Answer;
 use crate::names::book::{self, Remembered};
 use crate::names::wall_time;
 use crate::privilege::{self, OutOfReach};
+use crate::service::{self, Beat, Manager};
 use crate::site::tags::TagReading;
 use crate::verdict::window::Absence;
 use crate::web::{self, BindError, Door, Exposure, Gate, GateError, Listener};
@@ -185,6 +186,7 @@ pub async fn run(
 ) -> Result<(), DaemonError> {
     // First, so that a signal during the start is not the end of a half-started daemon.
     let mut signals = Signals::new()?;
+    let manager = Manager::of_environment();
     let own = interfaces::own_addresses()?;
     let policy = load_policy(&config, &own)?;
     report_policy(&policy);
@@ -202,15 +204,18 @@ pub async fn run(
         .iter()
         .map(|listener| address_of(listener, &site.gate, expose_flows))
         .collect();
+    let beats: Vec<Arc<Beat>> = listeners.iter().map(|_| Arc::default()).collect();
     let servers: Vec<_> = listeners
         .into_iter()
-        .map(|listener| {
+        .zip(&beats)
+        .map(|(listener, beat)| {
             let exposure = Exposure::of(listener.address);
             if exposure == Exposure::Network {
                 warn_exposed(&listener, &site.gate, expose_flows);
             }
             let door = Door::new(&site, exposure, expose_flows);
-            tokio::spawn(web::serve(listener, door, stopped.clone()))
+            let serve = web::serve(listener, door, stopped.clone());
+            tokio::spawn(service::beating(Arc::clone(beat), serve))
         })
         .collect();
     let mut daemon = match start(
@@ -248,7 +253,12 @@ pub async fn run(
     );
     keep_tags(&policy.tags);
     drop(policy);
-    daemon.serve(&mut signals).await;
+    manager.ready(&watching);
+    let (evidence, health) = (&daemon.evidence, &daemon.site.health);
+    let told = tokio::spawn(manager.follow(Arc::clone(evidence), Arc::clone(health), beats));
+    daemon.serve(&mut signals, manager).await;
+    told.abort();
+    manager.stopping();
     tracing::info!("ending");
     daemon.site.health.set_capture(CaptureState::Stopping);
     daemon.resolution = None;
@@ -588,7 +598,7 @@ enum ReloadError {
 
 impl Daemon {
     /// Until a signal to end comes.
-    async fn serve(&mut self, signals: &mut Signals) {
+    async fn serve(&mut self, signals: &mut Signals, manager: Manager) {
         let first = tokio::time::Instant::now() + KEEP_NAMES;
         let mut keep_names = tokio::time::interval_at(first, KEEP_NAMES);
         keep_names.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -604,8 +614,10 @@ impl Daemon {
             let work = async {
                 tokio::select! {
                     _ = hang_up.recv() => {
+                        manager.reloading();
                         self.site.gate.reload().await;
-                        self.reload().await;
+                        let said = self.reload().await;
+                        manager.reloaded(&said);
                     }
                     () = addresses_changed.notified() => self.follow_addresses().await,
                     _ = keep_names.tick() => self.keep_names().await,
@@ -691,15 +703,17 @@ impl Daemon {
         }
     }
 
-    /// Reads everything again; on any error what is in force stays in force.
-    async fn reload(&mut self) {
+    /// Reads everything again; on any error what is in force stays in force. Says how it went.
+    async fn reload(&mut self) -> String {
         match self.try_reload().await {
             Ok(text) => {
                 self.site.health.matrix_loaded(SystemTime::now());
                 self.tell(|| Body::MatrixReloaded {
                     summary: text.clone(),
                 });
-                tracing::info!("reloaded: judging by {text}");
+                let said = format!("reloaded: judging by {text}");
+                tracing::info!("{said}");
+                said
             }
             Err(error) => {
                 self.site.health.reload_failed();
@@ -714,7 +728,9 @@ impl Daemon {
                     }
                 }
                 self.tell(|| Body::reload_failed(&error.to_string(), &problems));
-                tracing::error!("not reloaded, the matrix before stays in force: {error}");
+                let said = format!("not reloaded, the matrix before stays in force: {error}");
+                tracing::error!("{said}");
+                said
             }
         }
     }
