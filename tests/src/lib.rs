@@ -9,6 +9,7 @@ pub mod host;
 pub mod http;
 pub mod judge;
 pub mod lab;
+pub mod machine;
 pub mod metrics;
 pub mod names;
 pub mod receivers;

@@ -1,16 +1,18 @@
 //! The project's own commands, so that a fresh machine needs nothing but `cargo`: `cargo xtask run`, `test`, `fuzz`,
-//! `demo`, `ebpf`, `packs`, `deny`. They are Rust instead of shell scripts because they run where the daemon is built anyway,
+//! `demo`, `ebpf`, `packs`, `dist`, `deny`. They are Rust instead of shell scripts because they run where the daemon is built anyway,
 //! and are checked by the same compiler and lints.
 //!
 //! # For those who write tests
 //!
-//! `cargo xtask test` gives every test binary three environment variables:
+//! `cargo xtask test` gives every test binary these environment variables:
 //!
 //! - `FLOWPROOF_BIN`: the daemon's binary of this build.
 //! - `FLOWPROOF_SKIP_LOG`: a file for skips. libtest knows no skip at run time, so a test that can't do its work here
 //!   calls `flowproof_tests::skip::skip("name", "reason")` and returns at once. That appends `name<TAB>reason` to the
 //!   file; the closing line then counts the test as skipped and not as passed, and the reason is printed. A crate that
 //!   can't depend on `flowproof-tests` appends the same line itself, with one `write` on a file opened for appending.
+//! - `FLOWPROOF_PACKAGES`, `FLOWPROOF_ROOT`, `FLOWPROOF_KUBERNETES`: where packages, a clean system and helm are, if they can be
+//!   had here.
 //! - `FLOWPROOF_BPF_OBJECT`, if the caller has set it: the kernel object to test instead of the committed one.
 //!
 //! `#[ignore = "reason"]` counts as skipped too, with its reason. Only the tests of the `flowproof-tests` package are
@@ -26,6 +28,7 @@ mod apt;
 mod collector;
 mod demo;
 mod deny;
+mod dist;
 mod ebpf;
 mod fuzz;
 mod packs;
@@ -47,6 +50,7 @@ usage: cargo xtask COMMAND
   ebpf               build the kernel object and put it into agent-ebpf/object
   ebpf --check       rebuild it below the target folder; fail if the committed one was built from other sources
                      (both: --toolchain nightly|debian instead of the automatic choice)
+  dist               build everything that is shipped, in target/dist: packages, chart, man pages, completions
   packs              render rules/*.md, the page of each rule pack
   packs --check      fail if a page is not what its pack gives
   deny               check the dependencies' licences, and with cargo-deny also advisories and sources
@@ -60,6 +64,7 @@ enum Command {
     Fuzz { rounds: u32 },
     Ebpf(ebpf::Options),
     Packs { check: bool },
+    Dist,
     Deny,
     Help,
 }
@@ -91,6 +96,7 @@ impl Command {
                 });
             }
             "test" => Self::Test,
+            "dist" => Self::Dist,
             "deny" => Self::Deny,
             "help" | "--help" | "-h" => Self::Help,
             other => bail!("no such command: {other}\n\n{USAGE}"),
@@ -125,6 +131,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Fuzz { rounds } => fuzz::fuzz(rounds)?,
         Command::Ebpf(options) => ebpf::ebpf(options)?,
         Command::Packs { check } => packs::packs(check)?,
+        Command::Dist => dist::dist()?,
         Command::Deny => deny::deny()?,
         Command::Help => println!("{USAGE}"),
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every check and every test, on a machine that may lack anything but Rust. What can't be done here
 //! is named at the end with its reason, never passed over.
 
+mod packages;
 mod tally;
 
 use std::{
@@ -71,10 +72,9 @@ pub(crate) fn test() -> Result<ExitCode> {
     let skip_log = target().join("skipped-tests");
     // Made here by this user, so that tests run as root by sudo leave no file that only root can remove.
     fs::write(&skip_log, "").with_context(|| format!("can't write {}", skip_log.display()))?;
-    let variables = [
-        ("FLOWPROOF_BIN", target().join("debug/flowproof")),
-        ("FLOWPROOF_SKIP_LOG", skip_log.clone()),
-    ];
+    let mut variables = packages::prepare();
+    variables.push(("FLOWPROOF_BIN", target().join("debug/flowproof")));
+    variables.push(("FLOWPROOF_SKIP_LOG", skip_log.clone()));
     let with_variables = |mut command: Command| {
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         command
@@ -265,6 +265,9 @@ fn sudo_runner() -> Result<String> {
         [
             "FLOWPROOF_BIN",
             "FLOWPROOF_SKIP_LOG",
+            "FLOWPROOF_PACKAGES",
+            "FLOWPROOF_ROOT",
+            "FLOWPROOF_KUBERNETES",
             "FLOWPROOF_BPF_OBJECT",
             "FLOWPROOF_SEEDS",
             "RUST_BACKTRACE",
