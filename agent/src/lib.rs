@@ -37,6 +37,7 @@ pub mod probe;
 pub mod report;
 #[forbid(unsafe_code)]
 pub mod service;
+#[forbid(unsafe_code)]
 pub mod site;
 #[forbid(unsafe_code)]
 pub mod suggest;

@@ -1,7 +1,5 @@
 //! What is shipped beside the binary speaks of every verb.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use std::fs;
 
 #[path = "../examples/manual.rs"]

@@ -259,6 +259,20 @@ impl Drop for Machine {
     }
 }
 
+/// Why no machine can be started here, if none can; what [`crate::lab::obstacle`] finds comes besides.
+#[must_use]
+pub fn obstacle() -> Option<String> {
+    let tried = cgroups().and_then(|folder| {
+        let probe = folder.join(format!("flowproof-probe-{}", std::process::id()));
+        let failed = || format!("no control group can be made in {}", folder.display());
+        fs::create_dir(&probe).with_context(failed)?;
+        let opened = File::options().write(true).open(probe.join("cgroup.procs"));
+        fs::remove_dir(&probe).with_context(failed)?;
+        opened.map(drop).with_context(failed)
+    });
+    tried.err().map(|error| format!("{error:#}"))
+}
+
 /// Where this machine has its control groups of version 2, alone or beside those of version 1.
 fn cgroups() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;

@@ -82,13 +82,12 @@ fn clean_root() -> Result<PathBuf> {
     if file.is_file() {
         return Ok(file);
     }
-    if Privilege::of_this_user() != Privilege::Root {
+    let Some(mut command) = Privilege::of_this_user().command("mmdebstrap") else {
         bail!("a clean root to install the package in is made by root alone");
-    }
+    };
     let sources = sources(Path::new("/etc/apt"), &own, suite)?;
     say(format!("making a clean root of {suite}: mmdebstrap"));
     let part = file.with_extension("part.tar");
-    let mut command = Command::new("mmdebstrap");
     command
         .args(["--quiet", "--variant=minbase"])
         .arg(format!("--include={SYSTEM}"))
