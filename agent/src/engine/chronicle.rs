@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowproof_common::record::Event;
+use flowproof_common::state::Phase;
 use ipnet::IpNet;
 
 use super::actor::{Gathered, View};
 use super::recorder::Record;
 use super::states::{self, SlotNotes};
+use super::whereabouts::Whereabouts;
 use crate::capture::SlotTotals;
 use crate::export::flow_line::{Facts, KnownNames};
 use crate::flow::Span;
@@ -41,6 +43,9 @@ const MOST_DEPARTED: usize = 100_000;
 /// Below that the same moment keeps the same name.
 const DRIFT: i128 = 500_000_000;
 
+/// How far the event that told of a failure may be from the time that its counter keeps, nanoseconds.
+const SAME_FAILURE: u64 = 1_000_000_000;
+
 /// What is known of one service of the matrix in force.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -56,6 +61,9 @@ pub struct Row {
     pub last_failure: Option<Failure>,
     /// What that rests on, in words; may be empty.
     pub failed: Arc<str>,
+    /// Whether the responder had answered the flow that failed last, to no avail: a SYN-ACK that nobody acknowledged. Nothing if
+    /// no event told.
+    pub replied: Option<bool>,
 }
 
 /// What is known of all rows at one moment.
@@ -71,6 +79,8 @@ pub struct Standing {
     pub window: Duration,
     /// How well was watched.
     pub watch: KeptWatch,
+    /// Where this host is.
+    pub place: Whereabouts,
 }
 
 impl Standing {
@@ -216,6 +226,7 @@ impl Chronicle {
                 seen: tracked.seen,
                 last_failure: tracked.window.last_failure(),
                 failed: Arc::clone(&tracked.failed),
+                replied: tracked.replied(offset),
             });
         }
         take_record(record, &mut batch);
@@ -225,6 +236,7 @@ impl Chronicle {
             at: now,
             window: Duration::from_nanos(self.watch.window()),
             watch: self.watch.kept(),
+            place: Whereabouts::default(),
         };
         (standing, batch)
     }
@@ -367,6 +379,14 @@ impl Tracked {
             Some([first, before]) => [first.min(begun), before.max(last)],
             None => [begun, last],
         });
+    }
+
+    /// Whether the responder had answered the flow that failed last.
+    fn replied(&self, offset: i128) -> Option<bool> {
+        let (failure, event) = (self.window.last_failure()?, self.failure?);
+        let same = shifted(event.time, offset).abs_diff(failure.at) <= SAME_FAILURE
+            && event.record.state.outcome() == failure.outcome;
+        same.then(|| event.record.state.phase() == Phase::SynAck)
     }
 
     /// Puts the last failure into words, if it is another one.

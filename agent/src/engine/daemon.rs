@@ -510,6 +510,7 @@ fn start(
     let evidence = Evidence::new(engine.clone(), book, config.ledger.window, absence);
     let evidence = Arc::new(evidence.telling(teller));
     evidence.set_draft(draft);
+    evidence.set_site(&policy.site);
     site.set_tags(policy.tags.status.clone());
     // Set once: nobody else has the cell.
     let _ = site.evidence.set(Arc::clone(&evidence));
@@ -644,6 +645,7 @@ impl Daemon {
         let facts = sight::Facts::read().unwrap_or_default();
         let own = interfaces::own_addresses().unwrap_or_default();
         let now = sight::effective(&self.observe, &facts, &own);
+        self.evidence.set_sight(now.clone(), own);
         if self.sight.as_ref() == Some(&now) {
             return;
         }
@@ -660,7 +662,6 @@ impl Daemon {
                 tracing::debug!("what is seen from here: {now:?}; nothing means all");
             }
         }
-        self.evidence.set_observe(now);
     }
 
     /// Keeps the names that are known, unless nothing changed since they were kept last. What fails is said once.
@@ -759,6 +760,7 @@ impl Daemon {
         }
         // What was judged by the matrix before says nothing of this one.
         self.evidence.set_draft(draft);
+        self.evidence.set_site(&policy.site);
         self.site.set_tags(policy.tags.status.clone());
         let tags = policy.tags.clone();
         tokio::task::spawn_blocking(move || keep_tags(&tags));

@@ -2,6 +2,7 @@
 //! a time: totals must not be taken in another order than they were read in.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::actor::{CommandError, Engine, Gathered};
 use super::chronicle::{Chronicle, Standing};
+use super::whereabouts::Keeper;
 use crate::draft::report::Counts as DraftCounts;
 use crate::draft::{DraftReport, Judge};
 use crate::events::{SinkStatus, Teller};
@@ -125,7 +127,7 @@ pub struct Evidence {
     engine: Engine,
     rounds: Arc<AsyncMutex<Rounds>>,
     book: Book,
-    observe: Mutex<Arc<[IpNet]>>,
+    place: Keeper,
     draft: Mutex<Option<Judge>>,
     /// Tells what is new, if somebody wants to hear it.
     teller: Mutex<Option<Teller>>,
@@ -153,7 +155,7 @@ impl Evidence {
                 set_aside: book.status().map_or(0, |status| status.set_aside),
             })),
             book,
-            observe: Mutex::new(Arc::new([])),
+            place: Keeper::default(),
             draft: Mutex::new(None),
             teller: Mutex::new(None),
             dropped: AtomicU64::new(0),
@@ -189,9 +191,14 @@ impl Evidence {
         &self.engine
     }
 
-    /// Notes what is seen from here; nothing: all.
-    pub fn set_observe(&self, observe: Vec<IpNet>) {
-        *self.observe.lock().unwrap_or_else(PoisonError::into_inner) = observe.into();
+    /// Notes what is seen from here (nothing: all), and the addresses of this host.
+    pub fn set_sight(&self, observe: Vec<IpNet>, own: Vec<IpAddr>) {
+        self.place.set_sight(observe, own);
+    }
+
+    /// Notes the name of the site.
+    pub fn set_site(&self, site: &str) {
+        self.place.set_site(site);
     }
 
     /// Judges what comes from now on by a draft too, or by none.
@@ -250,7 +257,7 @@ impl Evidence {
     }
 
     fn round(&self, rounds: &mut Rounds, gathered: Gathered) -> Standing {
-        let observe = Arc::clone(&self.observe.lock().unwrap_or_else(PoisonError::into_inner));
+        let observe = self.place.observe();
         let now = wall_time::nanos(SystemTime::now());
         let elapsed = rounds.last.elapsed();
         rounds.last += elapsed;
@@ -267,7 +274,8 @@ impl Evidence {
         if let Some(teller) = &mut *self.teller() {
             teller.unexpected(&gathered.record.unexpected);
         }
-        let (standing, batch) = rounds.chronicle.round(now, elapsed, gathered, &observe);
+        let (mut standing, batch) = rounds.chronicle.round(now, elapsed, gathered, &observe);
+        standing.place = self.place.of(&standing.view.matrix);
         self.book.record(batch);
         let ledger = self.ledger();
         if let Some(teller) = &mut *self.teller() {

@@ -4,6 +4,8 @@
 //! Labels are bounded by the matrix. Every series of a requirement exists, at 0, from the start: an alert on "never
 //! seen" needs something to compare.
 
+mod fleet;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -96,6 +98,7 @@ pub fn families(
     let view = &standing.view;
     let mut families = Vec::with_capacity(64);
     requirements(standing, &mut families);
+    fleet::families(standing, &mut families);
     flows(view, &mut families);
     names(view, &mut families);
     capture(view, &mut families);
@@ -757,9 +760,11 @@ mod tests {
     use crate::engine::chronicle::standing;
     use crate::engine::fake::{EPOCH, view};
     use crate::engine::policy;
+    use crate::engine::whereabouts::Whereabouts;
     use crate::export::metrics_table;
     use crate::matrix::installed::{Installed, SlotDirectory};
     use crate::site::tags::{FileStatus, TagOptions};
+    use crate::verdict::stance::Stances;
 
     const MATRIX: &str = "system: app\ntitle: App\nroles: {web: {}, db: {}, cloud: {names: [a.example, b.example, \"*.c.example\"]}}\nrequirements:\n\
         - {id: web-to-db, from: web, to: db, services: [tcp/5432, vrrp], provenance: {section: \"A \\\"B\\\"\", row: 3}}\n\
@@ -920,8 +925,15 @@ mod tests {
         view.book.evicted_other = 10;
         view.book.learned = 11;
         view.book.negative.no_name = 12;
+        let mut standing = standing(view, NOW);
+        // At the database.
+        let own = ["192.0.2.2".parse().unwrap()];
+        standing.place = Whereabouts {
+            site: Arc::from("s"),
+            stances: Arc::new(Stances::new(&standing.view.matrix, &own, &[])),
+        };
         let got = text(
-            &standing(view, NOW),
+            &standing,
             Some(&ledger()),
             Some(&draft()),
             reload(),

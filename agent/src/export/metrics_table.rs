@@ -12,7 +12,7 @@ All series of a requirement exist from the start, at 0, and go with it on a relo
 DNS name, client's port or process is one. What they can be: `system`, `requirement` and `service` as the matrix
 writes them; `from` and `to` are roles; `verdict` is `expected`, `unexpected` or `unscoped`; `direction` is `to_responder` or
 `to_initiator`. Alerts and recording rules on these are in `deploy/prometheus`, and what each alert asks for in
-[runbooks](runbooks/README.md).
+[runbooks](runbooks/README.md). How several agents are joined, and what that costs, is in [fleet.md](fleet.md).
 
 | metric | type | labels | meaning |
 |---|---|---|---|

@@ -7,6 +7,7 @@ pub mod explain;
 pub mod near_miss;
 pub(crate) mod recorded;
 pub mod requirement;
+pub mod stance;
 pub mod vantage;
 pub mod window;
 

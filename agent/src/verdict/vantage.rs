@@ -141,7 +141,7 @@ impl Sightline {
     /// What could have been seen of the flows of a requirement's service.
     #[must_use]
     pub fn of(&self, system: SystemIndex, requirement: &Requirement, service: Service) -> Vantage {
-        match self.of_any_service(system, requirement) {
+        match self.of_requirement(system, requirement) {
             Vantage::Clear | Vantage::Lossy | Vantage::Unresolved(_) if is_link_upkeep(service) => {
                 Vantage::Blind(Blind::LinkUpkeep)
             }
@@ -176,7 +176,8 @@ impl Sightline {
             .any(|role| self.has_names.contains(&BoundRole { system, role }))
     }
 
-    fn of_any_service(&self, system: SystemIndex, requirement: &Requirement) -> Vantage {
+    /// What could have been seen of the flows of a requirement, whatever its services.
+    pub(super) fn of_requirement(&self, system: SystemIndex, requirement: &Requirement) -> Vantage {
         let ends = [requirement.from, requirement.to];
         let mut elsewhere = self.seen.is_some();
         let by_name = self.needs_names(system, requirement);
@@ -294,7 +295,7 @@ requirements:
                 let service = requirement.services.first().copied();
                 // A requirement without services has none to ask about; its state takes no service either.
                 service.map_or_else(
-                    || sightline.of_any_service(system, requirement),
+                    || sightline.of_requirement(system, requirement),
                     |service| sightline.of(system, requirement, service),
                 )
             })
