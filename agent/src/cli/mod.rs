@@ -148,6 +148,9 @@ pub enum Error {
     /// A running daemon could not be asked.
     #[error(transparent)]
     Ask(#[from] explain::AskError),
+    /// A Prometheus could not be asked.
+    #[error(transparent)]
+    Prometheus(#[from] report::PrometheusError),
     /// Requirements could not be probed.
     #[error(transparent)]
     Probe(#[from] ProbeError),

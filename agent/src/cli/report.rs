@@ -1,8 +1,9 @@
-//! `flowproof report`: what traffic showed of a matrix, in a capture, by a running daemon or by what a ledger keeps, for a change
-//! window, an audit or CI; or the matrix itself, as a sheet to work on or a page to read.
+//! `flowproof report`: what traffic showed of a matrix, in a capture, by a running daemon, by what a ledger keeps or by a fleet's
+//! Prometheus, for a change window, an audit or CI; or the matrix itself, as a sheet to work on or a page to read.
 
 pub(super) mod capture;
 pub(super) mod daemon;
+mod prometheus;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,17 +20,19 @@ use super::{Error, Outcome, print, print_error, snippet};
 use crate::capture::CaptureError;
 use crate::capture::file::open_all;
 use crate::config::STATE_DIRECTORY;
-use crate::matrix::Matrix;
 use crate::matrix::compiled::BoundRole;
+use crate::matrix::{Matrix, System};
 use crate::report::model::{self, Evidence, Report};
 use crate::report::{matrix_page, matrix_sheet, render};
+
+pub(super) use prometheus::PrometheusError;
 
 /// Arguments of `flowproof report`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit codes: 0 fine; 1 something that --fail-on names was found, or the matrix is not valid; 2 usage or \
                   environment error. A capture that is cut short is reported as far as it goes, and then ends with 2.\n\n\
-                  Without --capture, --daemon and --ledger the matrix itself is written: csv, xlsx or md."
+                  Without --capture, --daemon, --ledger and --prometheus the matrix itself is written: csv, xlsx or md."
 )]
 pub(super) struct Arguments {
     /// Matrix files, or folders of them (*.yaml, *.yml)
@@ -73,6 +76,8 @@ pub(super) struct Arguments {
         default_value_t
     )]
     at: At,
+    #[command(flatten)]
+    fleet: prometheus::FleetArguments,
     /// What to write
     #[arg(long, value_enum, default_value_t = Kind::Text)]
     format: Kind,
@@ -135,13 +140,17 @@ impl From<FailOn> for model::FailOn {
 
 /// Writes the report. A matrix with errors falls short, and nothing is written.
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
-    if arguments.capture.is_empty() && arguments.daemon.is_none() && arguments.ledger.is_none() {
+    if arguments.capture.is_empty()
+        && arguments.daemon.is_none()
+        && arguments.ledger.is_none()
+        && arguments.fleet.prometheus.is_none()
+    {
         return of_matrix(arguments);
     }
     if arguments.format == Kind::Md {
         return Err(Error::Usage(
             "`--format md` is of a matrix alone: write html, text, json, csv, xlsx, junit or tap, or leave out --capture, \
-             --daemon and --ledger"
+             --daemon, --ledger and --prometheus"
                 .to_owned(),
         ));
     }
@@ -152,6 +161,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
     };
     let (evidence, complaints) = if let Some(url) = &arguments.daemon {
         (daemon::evidence(url, &arguments.access)?, Vec::new())
+    } else if let Some(url) = &arguments.fleet.prometheus {
+        let systems = judged.deployed();
+        let matrix = judged.matrix();
+        let deployed = |system: &System| {
+            matrix
+                .find_system(system.id.as_str())
+                .is_some_and(|index| systems.contains(&index))
+        };
+        let site = arguments.site.is_some().then(|| judged.site());
+        let evidence = prometheus::evidence(&arguments.fleet, url, site, matrix, &deployed)?;
+        (evidence, Vec::new())
     } else if let Some(named) = &arguments.ledger {
         let (recalled, (), path) = recall(named, arguments.at, |_| Ok(()))?;
         let evidence = Evidence {
@@ -239,13 +259,13 @@ fn json(report: &Report) -> Result<Vec<u8>, Error> {
 fn of_matrix(arguments: &Arguments) -> Result<Outcome, Error> {
     if !arguments.fail_on.is_empty() {
         return Err(Error::Usage(
-            "`--fail-on` needs traffic: name captures by --capture, a daemon by --daemon, or a ledger by --ledger"
+            "`--fail-on` needs traffic: name captures by --capture, a daemon by --daemon, a ledger by --ledger, or a fleet by --prometheus"
                 .to_owned(),
         ));
     }
     let needs_traffic = || {
         Error::Usage(
-            "this form needs traffic: name captures by --capture, a daemon by --daemon, or a ledger by --ledger; of a matrix \
+            "this form needs traffic: name captures by --capture, a daemon by --daemon, a ledger by --ledger, or a fleet by --prometheus; of a matrix \
              alone there are `--format csv`, `xlsx` and `md`"
                 .to_owned(),
         )

@@ -2,6 +2,7 @@
 //! report of what traffic showed. Nothing here prints.
 
 pub mod cases;
+pub mod fleet;
 pub mod grid;
 pub mod matrix_diff;
 pub mod matrix_page;

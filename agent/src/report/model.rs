@@ -24,11 +24,14 @@
 //! `says` is null for a row that the matrix files given don't have, `ticket` for one that is neither blocked nor degraded.
 //! `since`, `ratio`, `gaps` and `unwatched_since` are of a ledger, and left out where they mean nothing: since when a row is in
 //! its state, how many of its decided flows were answered if it is degraded, when nobody watched, and since when nobody does.
+//! A fleet's requirements have `seen` besides, what each agent says: `[{"service","instance","vantage","state","finding","outcome",
+//! "place","last_failure","last_attempt","last_answered"}]`.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Serialize, Serializer};
 
+use super::fleet::Sighting;
 use super::ticket::{self, Failures, Ticket};
 use super::unexpected::{Counted, Groups, Unexpected};
 use crate::export::flow_line::FlowLine;
@@ -53,6 +56,8 @@ pub struct Evidence {
     pub flows: Vec<FlowLine>,
     /// What is known of failed flows of requirements, where single flows are not.
     pub failures: BTreeMap<String, Failures>,
+    /// What each agent of a fleet says of a requirement, by its id.
+    pub seen: BTreeMap<String, Vec<Sighting>>,
     /// Unexpected flows, as far as they are known still.
     pub unexpected: Groups,
     /// Unexpected flows as a daemon counted them, longer than it remembers flows. Nothing if `unexpected` has all there
@@ -140,6 +145,9 @@ pub struct Row {
     pub services: Vec<ServiceLine>,
     /// What to write to whom, if it is blocked or degraded.
     pub ticket: Option<Ticket>,
+    /// What each agent says, if it is a fleet's report.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<Sighting>,
 }
 
 #[expect(
@@ -355,6 +363,7 @@ impl Report {
     pub fn new(matrix: &Matrix, evidence: Evidence) -> Self {
         let mut notes = evidence.notes;
         let mut failures = evidence.failures;
+        let mut seen = evidence.seen;
         // A flow may be of several requirements.
         let mut flows_of: HashMap<&str, Vec<&FlowLine>> = HashMap::new();
         for flow in &evidence.flows {
@@ -403,6 +412,7 @@ impl Report {
                 ratio: line.ratio,
                 services: line.services,
                 ticket: None,
+                seen: seen.remove(&line.id).unwrap_or_default(),
                 id: line.id,
             };
             if matches!(state, State::Blocked | State::Degraded) {

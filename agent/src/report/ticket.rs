@@ -335,6 +335,18 @@ pub fn in_words(cause: &str) -> &str {
         "not_watched" => "not_watched: for a part of the time nobody watched",
         "name_does_not_resolve" => "name_does_not_resolve: who asked was told no address",
         "name_never_resolved" => "name_never_resolved: nobody asked for the name",
+        "lost_on_path" => "lost_on_path: it is sent and does not arrive",
+        "refused_by_peer" => {
+            "refused_by_peer: it arrives, and is refused, dropped or left without an answer there"
+        }
+        "answer_lost" => {
+            "answer_lost: it arrives and is answered, and the answer does not come back"
+        }
+        "dropped_at_source" => "dropped_at_source: the sender's own kernel stops it",
+        "unlocated" => "unlocated: it fails, and no agent can tell where",
+        "never_sent" => "never_sent: no agent's host has tried",
+        "agent_unknown" => "agent_unknown: an agent that should know is down or blind",
+        "no_agent" => "no_agent: no agent that answers can see it",
         "role_not_bound" => "role_not_bound: the site binds a role to no address",
         "role_unknown" => "role_unknown: the document does not name an end",
         "no_services" => "no_services: the document names no port",
@@ -382,6 +394,24 @@ pub fn ask(cause: Option<&str>, place: Option<&str>) -> String {
         }
         (Some("prohibited"), _, _) => {
             "the owner of the responder: its host firewall prohibits it".to_owned()
+        }
+        (Some("lost_on_path"), _, _) => {
+            "the firewall or network team: it leaves the sender and does not arrive; which rule or route in between stops it?"
+                .to_owned()
+        }
+        (Some("refused_by_peer"), _, _) => {
+            "the owner of the responder: it arrives there; does the service listen, and does the host's own firewall take it?"
+                .to_owned()
+        }
+        (Some("answer_lost"), _, _) => {
+            "the firewall or network team: it arrives and is answered; which rule or route stops the answer on its way back?"
+                .to_owned()
+        }
+        (Some("dropped_at_source"), _, _) => {
+            "the administrator of the sender: its own firewall rules".to_owned()
+        }
+        (Some("unlocated"), _, _) => {
+            "whoever runs flowproof: an agent at every host of the responder tells whether it arrives there".to_owned()
         }
         (_, Some("path"), _) => {
             "first the owner of the responder: is it up, and does its own firewall take this? Then the firewall team: does a \

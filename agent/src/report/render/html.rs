@@ -316,7 +316,14 @@ impl Page<'_> {
             let row = says.row.map(|row| format!("row {row}"));
             [says.section.clone(), row].into_iter().flatten().collect()
         });
-        let services: Vec<String> = row.services.iter().map(service).collect();
+        let mut services: Vec<String> = row.services.iter().map(service).collect();
+        services.extend(row.seen.iter().map(|seen| {
+            format!(
+                "<div class=\"facts\"><code>{}</code> {}</div>",
+                escape(&seen.service),
+                escape(&seen.in_words())
+            )
+        }));
         let services = if services.is_empty() {
             "none named".to_owned()
         } else {

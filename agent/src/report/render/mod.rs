@@ -8,6 +8,7 @@ pub mod tap;
 pub mod text;
 pub mod xlsx;
 
+use super::fleet::Sighting;
 use super::model::{Report, Row};
 use super::unexpected::Unexpected;
 
@@ -78,9 +79,15 @@ fn row_lines(row: &Row, unwatched_since: Option<&str>) -> Vec<Vec<Value>> {
             let ask = row.ticket.as_ref().filter(|_| of_row);
             let as_of =
                 unwatched_since.map(|time| format!("as of {time}: nobody has watched since"));
+            let seen = row
+                .seen
+                .iter()
+                .filter(|seen| service.is_some_and(|service| service.service == seen.service))
+                .map(Sighting::in_words);
             let detail: Vec<String> = [ask.map(|ticket| ticket.ask.clone()), as_of]
                 .into_iter()
                 .flatten()
+                .chain(seen)
                 .collect();
             vec![
                 "requirement".into(),

@@ -165,4 +165,13 @@ fn line(row: &Row, out: &mut String) {
             service.failed,
         );
     }
+    for sighting in &row.seen {
+        let finding = sighting.finding.as_deref().unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "        {finding:<18}{}: {}",
+            one_line(&sighting.service),
+            one_line(&sighting.in_words()),
+        );
+    }
 }
