@@ -23,8 +23,8 @@ use crate::engine::daemon::{self, ConfigError, ConfigSource, DaemonError};
 use crate::engine::policy::PolicyError;
 use crate::events::Events;
 use crate::matrix::installed::Installed;
-use crate::{names, privilege, web};
 use crate::web::GateError;
+use crate::{names, privilege, web};
 
 /// How long threads that are busy with files may keep the process from ending.
 const LEAVE: Duration = Duration::from_millis(100);

@@ -59,42 +59,38 @@ const COUNTED: [Outcome; 8] = [
     Outcome::Pending,
 ];
 
+/// What is told beside the standing of requirements.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside<'a> {
+    /// How the ledger does, if there is one.
+    pub ledger: Option<&'a Status>,
+    /// What a draft of the matrix would change, if there is one.
+    pub draft: Option<&'a Counts>,
+    /// How the matrix was read last.
+    pub reload: Option<Reload>,
+    /// How the site's service tags were read.
+    pub tags: &'a TagStatus,
+    /// How the destinations of events do.
+    pub sinks: &'a [SinkStatus],
+    /// What of the sandbox is in force.
+    pub layers: Layers,
+    /// What the web server knows of those who ask.
+    pub web: &'a web::Status,
+}
+
 /// The metrics in the Prometheus text format, version 0.0.4.
 ///
 /// # Errors
 /// The encoder refuses a name or a label, which would be a fault of this module.
-pub fn text(
-    standing: &Standing,
-    ledger: Option<&Status>,
-    draft: Option<&Counts>,
-    reload: Option<Reload>,
-    tags: &TagStatus,
-    sinks: &[SinkStatus],
-    layers: Layers,
-    web: &web::Status,
-) -> Result<String, prometheus::Error> {
+pub fn text(standing: &Standing, beside: &Beside<'_>) -> Result<String, prometheus::Error> {
     let mut buffer = Vec::new();
-    TextEncoder::new().encode(
-        &families(standing, ledger, draft, reload, tags, sinks, layers, web),
-        &mut buffer,
-    )?;
+    TextEncoder::new().encode(&families(standing, beside), &mut buffer)?;
     String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
 }
 
-/// The metrics, in a stable order. `ledger` is how the ledger does, if there is one, `tags` how the site's service tags
-/// were read, `sinks` how the destinations of events do, `layers` what of the sandbox is in force, `web` what the web server
-/// knows of those who ask.
+/// The metrics, in a stable order.
 #[must_use]
-pub fn families(
-    standing: &Standing,
-    ledger: Option<&Status>,
-    draft: Option<&Counts>,
-    reload: Option<Reload>,
-    tags: &TagStatus,
-    sinks: &[SinkStatus],
-    layers: Layers,
-    web: &web::Status,
-) -> Vec<MetricFamily> {
+pub fn families(standing: &Standing, beside: &Beside<'_>) -> Vec<MetricFamily> {
     let view = &standing.view;
     let mut families = Vec::with_capacity(64);
     requirements(standing, &mut families);
@@ -102,15 +98,15 @@ pub fn families(
     flows(view, &mut families);
     names(view, &mut families);
     capture(view, &mut families);
-    service_tags(tags, &mut families);
-    evidence(standing, ledger, &mut families);
-    if let Some(draft) = draft {
+    service_tags(beside.tags, &mut families);
+    evidence(standing, beside.ledger, &mut families);
+    if let Some(draft) = beside.draft {
         families.push(drafted(draft));
     }
-    events(sinks, &mut families);
-    metrics_web::families(web, &mut families);
-    own(view, reload, &mut families);
-    families.push(sandbox(layers));
+    events(beside.sinks, &mut families);
+    metrics_web::families(beside.web, &mut families);
+    own(view, beside.reload, &mut families);
+    families.push(sandbox(beside.layers));
     // A family without series (no requirement, no interface) can't be written in the text format.
     families.retain(|family| !family.get_metric().is_empty());
     families
@@ -934,13 +930,15 @@ mod tests {
         };
         let got = text(
             &standing,
-            Some(&ledger()),
-            Some(&draft()),
-            reload(),
-            &tags(),
-            &sinks(),
-            layers(),
-            &metrics_web::example(),
+            &Beside {
+                ledger: Some(&ledger()),
+                draft: Some(&draft()),
+                reload: reload(),
+                tags: &tags(),
+                sinks: &sinks(),
+                layers: layers(),
+                web: &metrics_web::example(),
+            },
         )
         .unwrap()
         .replace(&format!("revision=\"{REVISION}\""), "revision=\"REVISION\"")
@@ -968,13 +966,15 @@ mod tests {
     fn every_series_of_a_requirement_exists_from_the_start() {
         let text = text(
             &standing(view(installed(MATRIX)), NOW),
-            None,
-            None,
-            None,
-            &TagStatus::default(),
-            &[],
-            Layers::default(),
-            &web::Status::default(),
+            &Beside {
+                ledger: None,
+                draft: None,
+                reload: None,
+                tags: &TagStatus::default(),
+                sinks: &[],
+                layers: Layers::default(),
+                web: &web::Status::default(),
+            },
         )
         .unwrap();
         for series in [
@@ -997,13 +997,15 @@ mod tests {
         let mut names = std::collections::BTreeSet::new();
         for family in families(
             &standing(view, NOW),
-            Some(&ledger()),
-            Some(&draft()),
-            reload(),
-            &tags(),
-            &sinks(),
-            layers(),
-            &metrics_web::example(),
+            &Beside {
+                ledger: Some(&ledger()),
+                draft: Some(&draft()),
+                reload: reload(),
+                tags: &tags(),
+                sinks: &sinks(),
+                layers: layers(),
+                web: &metrics_web::example(),
+            },
         ) {
             let name = family.name();
             assert!(names.insert(name.to_owned()), "{name} is there twice");
@@ -1042,13 +1044,15 @@ mod tests {
         let begin = Instant::now();
         let text = text(
             &standing(view, NOW),
-            Some(&ledger()),
-            Some(&draft()),
-            reload(),
-            &tags(),
-            &sinks(),
-            layers(),
-            &metrics_web::example(),
+            &Beside {
+                ledger: Some(&ledger()),
+                draft: Some(&draft()),
+                reload: reload(),
+                tags: &tags(),
+                sinks: &sinks(),
+                layers: layers(),
+                web: &metrics_web::example(),
+            },
         )
         .unwrap();
         let taken = begin.elapsed();

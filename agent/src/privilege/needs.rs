@@ -113,14 +113,11 @@ pub(super) fn configured(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
 fn event_files(config: &Config) -> impl Iterator<Item = PathBuf> {
     let syslog = config.events.syslog.as_ref().map(|syslog| &syslog.tls);
     let otlp = config.events.otlp.as_ref().map(|otlp| &otlp.tls);
-    syslog
-        .into_iter()
-        .chain(otlp)
-        .flat_map(|tls| {
-            let identity = tls.identity.iter();
-            let own = identity.flat_map(|own| [own.certificate.clone(), own.key.clone()]);
-            tls.ca.clone().into_iter().chain(own)
-        })
+    syslog.into_iter().chain(otlp).flat_map(|tls| {
+        let identity = tls.identity.iter();
+        let own = identity.flat_map(|own| [own.certificate.clone(), own.key.clone()]);
+        tls.ca.clone().into_iter().chain(own)
+    })
 }
 
 /// Where the daemon reads and writes. Folders stand for all that is below them.

@@ -41,7 +41,7 @@ use crate::engine::chronicle::Standing;
 use crate::engine::evidence::Evidence;
 use crate::engine::flows::Flows;
 use crate::engine::health::Health;
-use crate::export::metrics;
+use crate::export::metrics::{self, Beside};
 use crate::export::own::{self, Own};
 use crate::export::process::Process;
 use crate::export::tally::Tally;
@@ -225,11 +225,16 @@ async fn serve_metrics(State(site): State<Arc<Site>>, headers: HeaderMap) -> Res
     let small = gzip::wanted(&headers);
     // A large matrix takes a while, and the other connections must not wait for it.
     let write = move || {
-        let (ledger, draft) = (ledger.as_ref(), draft.as_ref());
-        let layers = privilege::layers();
-        let mut text = metrics::text(
-            &standing, ledger, draft, reload, &tags, &sinks, layers, &web,
-        )?;
+        let beside = Beside {
+            ledger: ledger.as_ref(),
+            draft: draft.as_ref(),
+            reload,
+            tags: &tags,
+            sinks: &sinks,
+            layers: privilege::layers(),
+            web: &web,
+        };
+        let mut text = metrics::text(&standing, &beside)?;
         let own = Own {
             process: Process::now(),
             rounds: rounds.unwrap_or_default(),
