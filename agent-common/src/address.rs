@@ -38,6 +38,21 @@ impl Address {
         }
     }
 
+    /// From the two words of the 16 bytes as they lie in memory.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u64; 2]) -> Self {
+        Self { words }
+    }
+
+    /// From the 4 bytes of an IPv4 address as they lie in memory.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_v4_word(word: u32) -> Self {
+        let [a, b, c, d] = word.to_ne_bytes();
+        Self::from_v4([a, b, c, d])
+    }
+
     /// The 16 bytes in network order.
     #[inline(always)]
     #[must_use]

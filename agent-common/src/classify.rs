@@ -101,6 +101,14 @@ pub trait Tables {
     fn rule(&self, from: u32, to: u32, protocol: u8, port_class: u16) -> Option<u32>;
     /// Whether any rule depends on a name; without, nobody looks for [`NAMELESS_CLASS`].
     fn has_names(&self) -> bool;
+    /// [`cover`], in whichever way suits the tables.
+    #[inline(always)]
+    fn cover(&self, from: u32, to: u32, protocol: u8, service: u16) -> Cover
+    where
+        Self: Sized,
+    {
+        cover(self, from, to, protocol, service)
+    }
 }
 
 /// Does the matrix expect the flow.
@@ -205,10 +213,7 @@ pub fn slot_of(tables: &impl Tables, key: &FlowKey, initiator: Side) -> Cover {
 }
 
 /// The slot of a flow of `key`'s service between addresses of two classes.
-///
-/// A function of its own in the kernel, where its eight keys on the stack are too many to be there twice.
-#[cfg_attr(target_arch = "bpf", inline(never))]
-#[cfg_attr(not(target_arch = "bpf"), inline)]
+#[inline(always)]
 pub fn slot_between(
     tables: &impl Tables,
     from: u32,
@@ -216,10 +221,15 @@ pub fn slot_between(
     key: &FlowKey,
     responder: Side,
 ) -> Cover {
-    let service = key.service(responder);
+    tables.cover(from, to, key.protocol, key.service(responder))
+}
+
+/// The slot of a flow between addresses of two classes, of this protocol and service number ([`FlowKey::service`]).
+#[inline(always)]
+pub fn cover(tables: &impl Tables, from: u32, to: u32, protocol: u8, service: u16) -> Cover {
     let mut depends = 0;
-    let classed = protocol::has_ports(key.protocol)
-        || matches!(key.protocol, protocol::ICMP | protocol::ICMPV6);
+    let classed =
+        protocol::has_ports(protocol) || matches!(protocol, protocol::ICMP | protocol::ICMPV6);
     let port_class = if classed {
         tables.port_class(service)
     } else {
@@ -233,7 +243,7 @@ pub fn slot_between(
             (ANY_CLASS, ANY_CLASS),
         ];
         for (from, to) in pairs {
-            if let Some(value) = tables.rule(from, to, key.protocol, port_class) {
+            if let Some(value) = tables.rule(from, to, protocol, port_class) {
                 return Cover(value);
             }
         }
@@ -245,7 +255,7 @@ pub fn slot_between(
                 (NAMELESS_CLASS, ANY_CLASS),
             ];
             for (from, to) in nameless {
-                if tables.rule(from, to, key.protocol, port_class).is_some() {
+                if tables.rule(from, to, protocol, port_class).is_some() {
                     depends = DEPENDS_ON_NAME;
                     break;
                 }

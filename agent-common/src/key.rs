@@ -98,6 +98,33 @@ impl FlowKey {
         }
     }
 
+    /// The key of a packet with ports, and the side that sent it: the same as [`Self::of`] says of it.
+    #[inline(always)]
+    #[must_use]
+    pub fn between(
+        source: (Address, u16),
+        destination: (Address, u16),
+        protocol: u8,
+    ) -> (Self, Side) {
+        let source_first = source.0.sorts_before(&destination.0)
+            || (source.0 == destination.0 && source.1 <= destination.1);
+        let (a, b, sender) = if source_first {
+            (source, destination, Side::A)
+        } else {
+            (destination, source, Side::B)
+        };
+        let key = Self {
+            a: a.0,
+            b: b.0,
+            port_a: a.1,
+            port_b: b.1,
+            protocol,
+            icmp_type: 0,
+            zero: [0; 2],
+        };
+        (key, sender)
+    }
+
     /// The service number of the flow if `responder` is the responding side: its port, the ICMP type, or
     /// 0 for protocols that have neither.
     #[inline(always)]

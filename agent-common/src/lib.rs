@@ -18,6 +18,7 @@ pub mod layout;
 pub mod packet;
 pub mod parse;
 pub mod payload;
+pub mod plain;
 pub mod protocol;
 pub mod record;
 pub mod state;

@@ -287,6 +287,26 @@ fn transport(bytes: &impl Bytes, packet: &mut Packet) -> Outcome {
     Outcome::Ip
 }
 
+/// Where what was read of a packet ends, bytes from the start of the frame.
+#[inline(always)]
+#[must_use]
+pub const fn end(packet: &Packet) -> u32 {
+    let read = match (packet.fragment, packet.protocol) {
+        (Fragment::Later, _) => 0,
+        (_, protocol::TCP) => 14,
+        (_, protocol::UDP | protocol::DCCP | protocol::SCTP | protocol::UDP_LITE) => 4,
+        (_, protocol::ICMP | protocol::ICMPV6) => {
+            if protocol::is_echo(packet.protocol, packet.icmp_type) {
+                6
+            } else {
+                2
+            }
+        }
+        _ => 0,
+    };
+    packet.transport_offset + read
+}
+
 /// Where nothing is read of the transport, a frame cut within IPv4 options or an extension header would
 /// pass for a whole one.
 #[inline(always)]

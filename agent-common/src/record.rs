@@ -184,11 +184,13 @@ pub enum Counter {
     PayloadLost = 9,
     /// Flows whose name nobody could tell, though it matters: neither expected nor unexpected.
     NameUnknown = 10,
+    /// Packets that the program behind those at the hooks was not there for.
+    NotPassedOn = 11,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 11;
+    pub const COUNT: u32 = 12;
 }
 
 /// What the daemon tells the probe; one element, replaced as a whole.

@@ -334,6 +334,26 @@ impl State {
             && matches!(self.phase(), Phase::Closed)
     }
 
+    /// Whether the flow is at rest for a plain packet ([`crate::plain`]): answered, judged by the matrix of this
+    /// `generation`, and heard from both sides, so that the packet changes no state, begins nothing and is to be handed to
+    /// nobody, unless it is an answer of a DNS server.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_at_rest(self, protocol: u8, tcp_flags: u8, generation: u32) -> bool {
+        const BITS: u32 = 0xff | HEARD_INITIATOR | HEARD_RESPONDER | HELD | 0xff << GENERATION;
+        let phase = if protocol == protocol::TCP {
+            Phase::Established
+        } else {
+            Phase::None
+        };
+        let expected = Outcome::Answered as u32
+            | (phase as u32) << PHASE
+            | HEARD_INITIATOR
+            | HEARD_RESPONDER
+            | generation << GENERATION;
+        self.0 & BITS == expected && tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) == 0
+    }
+
     /// The state after `packet`, sent by `sender`.
     #[inline(always)]
     #[must_use]

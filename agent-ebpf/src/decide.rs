@@ -18,10 +18,13 @@ use crate::event::Cause;
 use crate::flow;
 use crate::maps::{SCRATCH, SLOT_FLOWS, Scratch, count};
 
+/// The room in the scratch table.
+const ROOM: u32 = 1;
+
 /// Takes up to [`DECIDE_ORDERS`] orders in place of a packet.
 #[classifier]
 pub(crate) fn fp_decide(ctx: TcContext) -> i32 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(1) else {
+    let Some(scratch) = SCRATCH.get_ptr_mut(ROOM) else {
         return PASS;
     };
     // SAFETY: the element is this CPU's own, and only this program uses it.
@@ -42,14 +45,28 @@ pub(crate) fn fp_decide(ctx: TcContext) -> i32 {
         if missing != 0 {
             break;
         }
-        match scratch.order.action {
-            Order::NAME => name_one(scratch),
-            Order::GIVE_UP => give_up_one(scratch),
-            _ => decide_one(scratch, now),
-        }
+        fp_obey(now.0);
         index += 1;
     }
     PASS
+}
+
+/// Does what the order in the scratch room says; `now` in ticks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn fp_obey(now: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(ROOM) else {
+        return 0;
+    };
+    // SAFETY: as in `fp_decide`, which has no use for it in the meantime.
+    let scratch = unsafe { &mut *scratch };
+    scratch.key = scratch.order.key;
+    match scratch.order.action {
+        Order::NAME => name_one(scratch),
+        Order::GIVE_UP => give_up_one(scratch),
+        _ => decide_one(scratch, Ticks(now)),
+    }
+    0
 }
 
 /// The daemon knows the flow's name, and with it the slot.
@@ -82,7 +99,7 @@ fn give_up_one(scratch: &mut Scratch) {
 
 #[inline(never)]
 fn decide_one(scratch: &mut Scratch, now: Ticks) {
-    let key = &scratch.order.key;
+    let key = &scratch.key;
     let Some(found) = flow::find(key) else {
         return;
     };
@@ -97,10 +114,10 @@ fn decide_one(scratch: &mut Scratch, now: Ticks) {
     });
     if change.happened() {
         scratch.cause = Cause::default();
-        flow::settle(key, found, change, &scratch.cause);
+        flow::settle_in(ROOM, found.verified, change);
     }
     if change.after().is_expired(protocol, &times) {
-        flow::end(key, found, &mut scratch.record);
+        flow::end_in(ROOM, found.verified);
     }
 }
 

@@ -14,8 +14,8 @@ use flowproof_common::record::DROP_POINT;
 
 use crate::event::Cause;
 use crate::flow;
-use crate::maps::{SCRATCH, SETTINGS, Scratch};
-use crate::traffic::{self, Sight};
+use crate::maps::{SCRATCH, Scratch};
+use crate::traffic::{Sight, fp_account};
 
 /// Filled in by the loader.
 #[unsafe(no_mangle)]
@@ -39,6 +39,9 @@ static DROP_LAYOUT: DropLayout = DropLayout {
 #[unsafe(no_mangle)]
 static DROP_IGNORED: IgnoredReasons = IgnoredReasons([0; 4]);
 
+/// The room in the scratch table.
+const ROOM: u32 = 2;
+
 /// A structure of the kernel.
 #[derive(Clone, Copy)]
 struct Kernel(usize);
@@ -58,18 +61,15 @@ impl Kernel {
     }
 }
 
-/// The headers of a dropped packet, from the network header on.
+/// The headers of a dropped packet, from the network header on. Where they end is checked once everything is read: headers
+/// lie behind each other, and a check at each step is one more way for the verifier to follow.
 struct Headers {
     start: usize,
-    room: u32,
 }
 
 impl Bytes for Headers {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        if offset.checked_add(N as u32)? > self.room {
-            return None;
-        }
         // SAFETY: the helper checks the address itself.
         unsafe { bpf_probe_read_kernel((self.start + offset as usize) as *const [u8; N]) }.ok()
     }
@@ -99,7 +99,7 @@ pub(crate) fn fp_drop(ctx: BtfTracePointContext) -> i32 {
     if for_others || !is_watched(skb, socket, &layout) {
         return 0;
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(2) else {
+    let Some(scratch) = SCRATCH.get_ptr_mut(ROOM) else {
         return 0;
     };
     // SAFETY: the element is this CPU's own, and the kernel does not run this program inside itself.
@@ -107,7 +107,7 @@ pub(crate) fn fp_drop(ctx: BtfTracePointContext) -> i32 {
     if read(skb, &layout, scratch) {
         // A packet that came in may have been given its socket early.
         let sent_here = socket.is_some() && skb.read::<u32>(layout.skb_arrived_by) == 0;
-        blame(scratch, sent_here, reason);
+        fp_blame_drop(u32::from(sent_here), reason);
     }
     0
 }
@@ -135,10 +135,10 @@ fn read(skb: Kernel, layout: &DropLayout, scratch: &mut Scratch) -> bool {
     };
     let headers = Headers {
         start: head.0 + network_header as usize,
-        room: skb
-            .read::<u32>(layout.skb_end)
-            .saturating_sub(network_header),
     };
+    let room = skb
+        .read::<u32>(layout.skb_end)
+        .saturating_sub(network_header);
     let kind = u16::from_be(skb.read::<u16>(layout.skb_protocol));
     if !matches!(kind, ether_type::IPV4 | ether_type::IPV6) {
         return false;
@@ -148,30 +148,35 @@ fn read(skb: Kernel, layout: &DropLayout, scratch: &mut Scratch) -> bool {
         // SAFETY: the helper has no precondition. Tracing programs may not use the coarse clock.
         unsafe { bpf_ktime_get_ns() },
         DROP_POINT,
+        false,
     );
     matches!(
         parse::network(&headers, 0, kind, &mut scratch.packet),
         Outcome::Ip
-    ) && !matches!(scratch.packet.fragment, Fragment::Later)
+    ) && parse::end(&scratch.packet) <= room
+        && !matches!(scratch.packet.fragment, Fragment::Later)
         && !is_link_upkeep(scratch.packet.protocol, scratch.packet.icmp_type)
         // Nobody in particular owes a group an answer, so nobody in particular missed the packet.
         && !scratch.packet.destination.is_group()
 }
 
 /// Puts the drop down to its flow.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn blame(scratch: &mut Scratch, local: bool, reason: u32) {
-    let Some(settings) = SETTINGS.get(0) else {
-        return;
+extern "C" fn fp_blame_drop(sent_here: u32, reason: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(ROOM) else {
+        return 0;
     };
-    if local && !scratch.packet.is_icmp_error() {
+    // SAFETY: the element is this CPU's own, and the kernel does not run this program inside itself.
+    let scratch = unsafe { &mut *scratch };
+    if sent_here != 0 && !scratch.packet.is_icmp_error() {
         // On its way out: no hook has seen it, so it is counted here.
-        traffic::account(scratch, settings);
+        fp_account(ROOM);
     }
     let (key, sender) = FlowKey::of(&scratch.packet);
     scratch.key = key;
     let Some(found) = flow::find(&scratch.key) else {
-        return;
+        return 0;
     };
     let change = flow::move_state(found.record, |state| state.after_drop(sender));
     if change.happened() {
@@ -179,6 +184,7 @@ fn blame(scratch: &mut Scratch, local: bool, reason: u32) {
             drop_reason: reason,
             ..Cause::default()
         };
-        flow::settle(&scratch.key, found, change, &scratch.cause);
+        flow::settle_in(ROOM, found.verified, change);
     }
+    0
 }

@@ -11,7 +11,7 @@ use flowproof_common::ticks::Ticks;
 
 use crate::atomic;
 use crate::event::{self, Cause};
-use crate::maps::{SLOT_FLOWS, SLOT_TRAFFIC, UNVERIFIED, VERIFIED, count};
+use crate::maps::{SCRATCH, SLOT_FLOWS, SLOT_TRAFFIC, UNVERIFIED, VERIFIED, count};
 
 /// Tries of a compare-and-swap. Each failure means that another CPU succeeded, and a flow has a handful of
 /// state changes in its life.
@@ -24,6 +24,17 @@ pub(crate) struct Found {
     pub(crate) record: *mut FlowRecord,
     /// Which table.
     pub(crate) verified: bool,
+}
+
+/// Looks in the one table or the other.
+#[inline(always)]
+pub(crate) fn find_in(verified: bool, key: &FlowKey) -> Option<Found> {
+    let record = if verified {
+        VERIFIED.get_ptr_mut(key)
+    } else {
+        UNVERIFIED.get_ptr_mut(key)
+    };
+    record.map(|record| Found { record, verified })
 }
 
 /// Looks in the verified table first: that is where the traffic is.
@@ -154,9 +165,30 @@ unsafe fn latest(stamp: *mut u64, time: u64) {
     }
 }
 
-/// Counts and reports what a state change decided, and promotes a flow that has become verified.
+/// Counts and reports what a [`Change`] of the flow in this room of the scratch table decided, with the cause that is
+/// there, and promotes a flow that has become verified.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn settle(key: &FlowKey, found: Found, change: Change, cause: &Cause) {
+extern "C" fn fp_settle(room: u32, verified: u32, change: u64) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(room) else {
+        return 0;
+    };
+    // SAFETY: the element is this CPU's own.
+    let scratch = unsafe { &*scratch };
+    if let Some(found) = find_in(verified != 0, &scratch.key) {
+        settle(&scratch.key, found, Change(change), &scratch.cause);
+    }
+    0
+}
+
+/// See [`fp_settle`].
+#[inline(always)]
+pub(crate) fn settle_in(room: u32, verified: bool, change: Change) {
+    fp_settle(room, u32::from(verified), change.0);
+}
+
+#[inline(always)]
+fn settle(key: &FlowKey, found: Found, change: Change, cause: &Cause) {
     let (before, after) = (change.before(), change.after());
     // SAFETY: the record is in a map.
     let record = unsafe { &*found.record };
@@ -195,6 +227,8 @@ pub(crate) fn release(key: &FlowKey, found: Found, slot: u32, by_name: bool) {
             state.released(verdict)
         }
     });
+    // At once: what comes after the change counts for the slot by itself.
+    let (packets, bytes) = (record.packets, record.bytes);
     let (before, after) = (change.before(), change.after());
     if after.is_held() {
         // Given up for other CPUs; it is found again when its time is over.
@@ -202,6 +236,9 @@ pub(crate) fn release(key: &FlowKey, found: Found, slot: u32, by_name: bool) {
         return;
     }
     if before.is_held() {
+        if before.is_uncounted() {
+            count_all(record, &packets, &bytes);
+        }
         count_held(record, before);
         event::send(EventKind::Named, key, record, &Cause::default());
     } else if slot != old {
@@ -226,29 +263,29 @@ pub(crate) fn release(key: &FlowKey, found: Found, slot: u32, by_name: bool) {
     }
 }
 
-/// Counts a flow that was held, in state `before`, for its slot, with everything that went before and as of then.
+/// Counts a flow that was held, in state `before`, for its slot, as of when it began and was decided.
 #[inline(never)]
 fn count_held(record: &FlowRecord, before: State) {
     // SAFETY: the helper has no precondition.
     let now = unsafe { bpf_ktime_get_ns() };
     let times = record.times(Ticks::from_nanos(now));
     let last = now - times.since_last;
-    if before.is_uncounted() {
-        count_all(record, record.slot, last);
-    }
     count_begun_at(record.slot, now - times.since_first);
     if let Some(outcome) = before.decided() {
         count_decided_at(record.slot, outcome, last);
     }
 }
 
-/// Puts all packets of a flow, the last of which came at `last`, down to a slot. A packet that another CPU counts at this
-/// very moment may be counted twice or not at all for the slot; the flow's own counters are exact.
+/// Puts these packets of a flow down to its slot. A packet that another CPU counts at the very moment at which they were
+/// read may be counted twice or not at all for the slot; the flow's own counters are exact.
 #[inline(always)]
-fn count_all(record: &FlowRecord, slot: u32, last: u64) {
-    let Some(traffic) = SLOT_TRAFFIC.get_ptr_mut(slot) else {
+fn count_all(record: &FlowRecord, packets_of: &[u64; 2], bytes_of: &[u64; 2]) {
+    let Some(traffic) = SLOT_TRAFFIC.get_ptr_mut(record.slot) else {
         return;
     };
+    // SAFETY: the helper has no precondition.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let last = now - record.times(Ticks::from_nanos(now)).since_last;
     // Where the packets of side A and of side B go.
     let (a, b) = match record.state.initiator() {
         Side::A => (0, 1),
@@ -258,10 +295,10 @@ fn count_all(record: &FlowRecord, slot: u32, last: u64) {
     unsafe {
         let packets = (&raw mut (*traffic).packets).cast::<u64>();
         let bytes = (&raw mut (*traffic).bytes).cast::<u64>();
-        atomic::add(packets.add(a), record.packets[0]);
-        atomic::add(packets.add(b), record.packets[1]);
-        atomic::add(bytes.add(a), record.bytes[0]);
-        atomic::add(bytes.add(b), record.bytes[1]);
+        atomic::add(packets.add(a), packets_of[0]);
+        atomic::add(packets.add(b), packets_of[1]);
+        atomic::add(bytes.add(a), bytes_of[0]);
+        atomic::add(bytes.add(b), bytes_of[1]);
         latest(&raw mut (*traffic).last_seen, last);
     }
 }
@@ -296,10 +333,31 @@ fn remove(key: &FlowKey, verified: bool) -> bool {
     removed.is_ok()
 }
 
+/// Ends the flow in this room of the scratch table.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn fp_end(room: u32, verified: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(room) else {
+        return 0;
+    };
+    // SAFETY: the element is this CPU's own.
+    let scratch = unsafe { &mut *scratch };
+    if let Some(found) = find_in(verified != 0, &scratch.key) {
+        end(&scratch.key, found, &mut scratch.record);
+    }
+    0
+}
+
+/// See [`fp_end`].
+#[inline(always)]
+pub(crate) fn end_in(room: u32, verified: bool) {
+    fp_end(room, u32::from(verified));
+}
+
 /// Ends a record: removes it, counts a flow that was never decided, and tells the daemon its last word.
 /// `last` is room for a copy, because a removed element may be given to another flow at once.
-#[inline(never)]
-pub(crate) fn end(key: &FlowKey, found: Found, last: &mut FlowRecord) {
+#[inline(always)]
+fn end(key: &FlowKey, found: Found, last: &mut FlowRecord) {
     // SAFETY: the record is in a map.
     *last = unsafe { *found.record };
     if remove(key, found.verified) {
@@ -314,6 +372,9 @@ pub(crate) fn end(key: &FlowKey, found: Found, last: &mut FlowRecord) {
             // The guess is that it is expected: a resolver said so.
             let before = last.state;
             last.state = before.released(Verdict::of_slot(last.slot));
+            if before.is_uncounted() {
+                count_all(last, &last.packets, &last.bytes);
+            }
             count_held(last, before);
             event::send(EventKind::Named, key, last, &Cause::default());
             if before.decided().is_some() {

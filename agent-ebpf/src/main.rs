@@ -22,6 +22,7 @@ mod drops;
 mod event;
 mod flow;
 mod hand_over;
+mod hot;
 mod maps;
 mod skb;
 mod tables;

@@ -1,10 +1,10 @@
-//! Every map in one place. The loader pins all but the scratch room by name below the daemon's directory
-//! on bpffs, which carries the layout version: a daemon only ever adopts maps of its own layout. Sizes
-//! given here are defaults; the loader sets them from the configuration and the matrix.
+//! Every map in one place. The loader pins what has to outlive the daemon by name below its directory on bpffs, which
+//! carries the layout version: a daemon only ever adopts maps of its own layout. Sizes given here are defaults; the loader
+//! sets them from the configuration and the matrix.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use flowproof_common::classify::{PrefixKey, RuleKey};
 use flowproof_common::key::{FlowKey, FragmentKey, FragmentPorts};
 use flowproof_common::layout::Order;
@@ -44,6 +44,10 @@ pub(crate) static PORT_CLASSES: Array<u32> = Array::with_max_entries(131_072, 0)
 /// Counter slot of each rule.
 #[map]
 pub(crate) static RULES: HashMap<RuleKey, u32> = HashMap::with_max_entries(65_536, 1);
+
+/// The program that takes what is not a plain packet of a flow at rest, as its one element.
+#[map]
+pub(crate) static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// What the daemon tells the programs.
 #[map]
@@ -116,7 +120,8 @@ pub(crate) struct Scratch {
     pub(crate) forgotten: u32,
 }
 
-/// One element for the programs in the traffic path, which run with softirqs off, one for `decide`, which
+/// Pinned, and so part of the layout: programs hand packets over in it. One element for those in the traffic path, which run
+/// with softirqs off, one for `decide`, which
 /// older kernels may interrupt by one of the former, and one for the drop probe, which runs anywhere.
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(3, 0);

@@ -4,7 +4,7 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use flowproof_common::address::Address;
 use flowproof_common::classify::{
-    PREFIX_GENERATION_BITS, PrefixKey, RuleKey, Tables, UNBOUND_CLASS,
+    self, Cover, PREFIX_GENERATION_BITS, PrefixKey, RuleKey, Tables, UNBOUND_CLASS,
 };
 
 use flowproof_common::record::Settings;
@@ -64,4 +64,32 @@ impl Tables for Generation {
     fn has_names(&self) -> bool {
         self.flags & Settings::HAS_NAMES != 0
     }
+
+    #[inline(always)]
+    fn cover(&self, from: u32, to: u32, protocol: u8, service: u16) -> Cover {
+        let protocol_and_service = u32::from(protocol) << 16 | u32::from(service);
+        Cover::from_bits(fp_cover(
+            self.number,
+            self.flags,
+            from,
+            to,
+            protocol_and_service,
+        ))
+    }
+}
+
+/// [`classify::cover`] of the tables with this number and these flags, as a global function (see
+/// [`crate::traffic::fp_account`]): a flow of which nobody knows who began is looked up both ways.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn fp_cover(
+    number: u32,
+    flags: u32,
+    from: u32,
+    to: u32,
+    protocol_and_service: u32,
+) -> u32 {
+    let tables = Generation { number, flags };
+    let protocol = (protocol_and_service >> 16) as u8;
+    classify::cover(&tables, from, to, protocol, protocol_and_service as u16).bits()
 }

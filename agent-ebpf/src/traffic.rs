@@ -1,9 +1,9 @@
-//! The programs in the traffic path: one pair for devices with an Ethernet header, one for devices without
-//! (tun, WireGuard, IP tunnels), since the packet does not tell which it is.
+//! What is done about a packet that is not a plain one of a flow at rest (see [`crate::hot`]): parsed whatever its shape,
+//! judged if its flow begins, its flow's state moved on. A program of its own, which the programs at the hooks go on to, so
+//! that the verifier reads it once and not for each of them.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use flowproof_common::classify::{Cover, FIRST_RULE_SLOT, Verdict, judge, slot_of};
@@ -13,7 +13,7 @@ use flowproof_common::parse::{self, Outcome};
 use flowproof_common::payload::{Wanted, wanted};
 use flowproof_common::protocol::is_link_upkeep;
 use flowproof_common::record::{
-    ATTACH_GRACE, Counter, DROP_POINT, EventKind, FlowRecord, INTERFACE_COUNTERS, Settings, point,
+    ATTACH_GRACE, Counter, DROP_POINT, EventKind, FlowRecord, INTERFACE_COUNTERS, Settings,
 };
 use flowproof_common::state::State;
 use flowproof_common::ticks::Ticks;
@@ -27,77 +27,53 @@ use crate::skb::Frame;
 use crate::tables::Generation;
 use crate::{PASS, atomic, hand_over};
 
-/// Ingress of a device with Ethernet headers.
-#[classifier]
-pub(crate) fn fp_ingress(ctx: TcContext) -> i32 {
-    watch::<true>(&ctx, false)
-}
-
-/// Egress of a device with Ethernet headers.
-#[classifier]
-pub(crate) fn fp_egress(ctx: TcContext) -> i32 {
-    watch::<true>(&ctx, true)
-}
-
-/// Ingress of a device without link headers.
-#[classifier]
-pub(crate) fn fp_ingress_l3(ctx: TcContext) -> i32 {
-    watch::<false>(&ctx, false)
-}
-
-/// Egress of a device without link headers.
-#[classifier]
-pub(crate) fn fp_egress_l3(ctx: TcContext) -> i32 {
-    watch::<false>(&ctx, true)
-}
-
 /// What is known of the frame besides its headers.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Sight {
     /// Frame bytes.
-    length: u64,
+    pub(crate) length: u64,
     /// Coarse monotonic nanoseconds.
-    now: u64,
-    /// The capture point, see [`point`].
-    point: u16,
+    pub(crate) now: u64,
+    /// The capture point, see [`flowproof_common::record::point`].
+    pub(crate) point: u16,
+    /// Whether the frame begins with an Ethernet header (1) or an IP header (0).
+    ethernet: u16,
     /// Always zero.
-    zero: [u16; 3],
+    zero: [u16; 2],
 }
 
 impl Sight {
     /// Of a frame of `length` bytes at `point`; `now` in coarse monotonic nanoseconds.
     #[inline(always)]
-    pub(crate) const fn new(length: u64, now: u64, point: u16) -> Self {
+    pub(crate) const fn new(length: u64, now: u64, point: u16, ethernet: bool) -> Self {
         Self {
             length,
             now,
             point,
-            zero: [0; 3],
+            ethernet: ethernet as u16,
+            zero: [0; 2],
         }
     }
 }
 
-#[inline(always)]
-fn watch<const ETHERNET: bool>(ctx: &TcContext, egress: bool) -> i32 {
-    // SAFETY: the context is the program's own; the verifier checks each field.
-    let (length, interface, tagged) = unsafe {
-        let skb = ctx.skb.skb;
-        ((*skb).len, (*skb).ifindex, (*skb).vlan_present)
-    };
-    // A tag that the device or the kernel took out of the frame was on the wire all the same.
-    let length = u64::from(length) + if tagged != 0 { 4 } else { 0 };
-    let Some(counters) = INTERFACES.get_ptr_mut(interface & (INTERFACE_COUNTERS - 1)) else {
+/// The room in the scratch table.
+pub(crate) const ROOM: u32 = 0;
+
+/// Goes on with a frame that one of the programs at the hooks has counted and described in the scratch room.
+#[classifier]
+pub(crate) fn fp_other(ctx: TcContext) -> i32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(ROOM) else {
         return PASS;
     };
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+    // SAFETY: the context is the program's own; the verifier checks each field.
+    let interface = unsafe { (*ctx.skb.skb).ifindex };
+    let Some(counters) = INTERFACES.get_ptr_mut(interface & (INTERFACE_COUNTERS - 1)) else {
         return PASS;
     };
     // SAFETY: both elements are this CPU's own.
     let (counters, scratch) = unsafe { (&mut *counters, &mut *scratch) };
-    counters.packets += 1;
-    counters.bytes += length;
-    match read::<ETHERNET>(ctx, &mut scratch.packet) {
+    match read(&ctx, scratch.sight.ethernet != 0, &mut scratch.packet) {
         Outcome::Ip => {}
         Outcome::NotIp => {
             counters.not_ip += 1;
@@ -115,27 +91,134 @@ fn watch<const ETHERNET: bool>(ctx: &TcContext, egress: bool) -> i32 {
     if !matches!(scratch.packet.fragment, Fragment::None) && !join_fragment(&mut scratch.packet) {
         return PASS;
     }
-    scratch.sight = Sight::new(
-        length,
-        // SAFETY: the helper has no precondition.
-        unsafe { bpf_ktime_get_coarse_ns() },
-        point(interface, egress),
-    );
-    if scratch.packet.is_icmp_error() && read_quoted(ctx, scratch) && blame(scratch) {
+    if scratch.packet.is_icmp_error() && read_quoted(&ctx, scratch) && blame(scratch) {
         return PASS;
     }
-    if let Some(settings) = SETTINGS.get(0) {
-        let wanted = account(scratch, settings);
-        if !matches!(wanted, Wanted::Nothing) {
-            hand_over::payload(ctx, scratch, wanted);
-        }
+    let wanted = fp_account(ROOM);
+    if wanted == Wanted::Dns as u32 {
+        hand_over::payload(&ctx, scratch, Wanted::Dns);
+    } else if wanted == Wanted::Head as u32 {
+        hand_over::payload(&ctx, scratch, Wanted::Head);
     }
     PASS
 }
 
+/// Counts the packet in this room of the scratch table for its flow, which begins if it is not known, and says whether its
+/// payload is wanted (a [`Wanted`] by number).
+///
+/// A global function, as all with a name for the linker: the verifier reads it once, whoever calls it, instead of anew for
+/// each way there. It only takes numbers, and finds everything else itself.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn read<const ETHERNET: bool>(ctx: &TcContext, packet: &mut Packet) -> Outcome {
-    if ETHERNET {
+pub(crate) extern "C" fn fp_account(room: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(room) else {
+        return Wanted::Nothing as u32;
+    };
+    // SAFETY: the element is this CPU's own.
+    let scratch = unsafe { &mut *scratch };
+    let (key, sender) = FlowKey::of(&scratch.packet);
+    scratch.key = key;
+    let from_a = u32::from(matches!(sender, Side::A));
+    // A flow that another CPU begins at this moment is found the second time.
+    let mut tries = 0;
+    while tries < 2 {
+        if let Some(found) = flow::find(&scratch.key) {
+            // SAFETY: the record is in a map.
+            let record = unsafe { &mut *found.record };
+            let now = Ticks::from_nanos(scratch.sight.now);
+            if !record.owns(sender, scratch.sight.point, now) {
+                return Wanted::Nothing as u32;
+            }
+            if !record.state.is_restarted_by(&scratch.packet) {
+                return fp_pass(room, u32::from(found.verified), from_a);
+            }
+            flow::end_in(room, found.verified);
+        }
+        let wanted = fp_begin(room, from_a);
+        if wanted != EXISTS {
+            return wanted;
+        }
+        tries += 1;
+    }
+    Wanted::Nothing as u32
+}
+
+/// What [`fp_begin`] says in place of a [`Wanted`] if the flow is there already.
+const EXISTS: u32 = 0xff;
+
+#[inline(always)]
+const fn side(from_a: u32) -> Side {
+    if from_a != 0 { Side::A } else { Side::B }
+}
+
+/// Counts a packet of a known flow and moves its state on; a [`Wanted`] by number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn fp_pass(room: u32, verified: u32, from_a: u32) -> u32 {
+    let (Some(scratch), Some(settings)) = (SCRATCH.get_ptr_mut(room), SETTINGS.get(0)) else {
+        return Wanted::Nothing as u32;
+    };
+    // SAFETY: the element is this CPU's own.
+    let scratch = unsafe { &mut *scratch };
+    let Some(found) = flow::find_in(verified != 0, &scratch.key) else {
+        return Wanted::Nothing as u32;
+    };
+    let sender = side(from_a);
+    let record = found.record;
+    // SAFETY: the record is in a map.
+    let mut state = unsafe { (*record).state };
+    if !state.is_of_generation(settings.generation) {
+        fp_rejudge(room, verified);
+        // It may wait for its name now, or not any more.
+        // SAFETY: as above.
+        state = unsafe { (*record).state };
+    }
+    let sight = &scratch.sight;
+    count_packet(record, sender, sight);
+    // A held flow's packets are counted when it is released.
+    if !state.is_uncounted() {
+        // SAFETY: as above.
+        count_traffic(
+            unsafe { (*record).slot },
+            sender == state.initiator(),
+            sight,
+        );
+    }
+    let packet = &scratch.packet;
+    let change = flow::move_state(record, |state| state.after(packet, sender));
+    // Before the flow is settled, which may move it to the other table. Plain reads of counters that other CPUs may
+    // be raising: a payload more or less.
+    // SAFETY: as above.
+    let packets = unsafe { (*record).packets };
+    let wanted = wanted(settings.flags, packet, change.after(), sender, &packets);
+    if change.happened() {
+        scratch.cause = Cause::default();
+        flow::settle_in(room, found.verified, change);
+    }
+    wanted as u32
+}
+
+/// Counts a packet for its flow.
+#[inline(always)]
+pub(crate) fn count_packet(record: *mut FlowRecord, sender: Side, sight: &Sight) {
+    let now = Ticks::from_nanos(sight.now);
+    // SAFETY: the record is in a map; a time stamp may be overwritten by another CPU's of the same moment.
+    unsafe {
+        if matches!(sender, Side::A) {
+            atomic::add(&raw mut (*record).packets[0], 1);
+            atomic::add(&raw mut (*record).bytes[0], sight.length);
+            (*record).last_seen[0] = now;
+        } else {
+            atomic::add(&raw mut (*record).packets[1], 1);
+            atomic::add(&raw mut (*record).bytes[1], sight.length);
+            (*record).last_seen[1] = now;
+        }
+    }
+}
+
+#[inline(never)]
+fn read(ctx: &TcContext, ethernet: bool, packet: &mut Packet) -> Outcome {
+    if ethernet {
         parse::ethernet(&Frame(ctx), packet)
     } else {
         parse::raw_ip(&Frame(ctx), 0, packet)
@@ -200,92 +283,27 @@ fn blame(scratch: &mut Scratch) -> bool {
             has_icmp: 1,
             drop_reason: 0,
         };
-        flow::settle(&scratch.key, found, change, &scratch.cause);
+        flow::settle_in(ROOM, found.verified, change);
     }
     true
 }
 
-/// Counts a packet for its flow, which begins if it is not known, and says whether its payload is wanted.
-#[inline(always)]
-pub(crate) fn account(scratch: &mut Scratch, settings: &Settings) -> Wanted {
-    let (key, sender) = FlowKey::of(&scratch.packet);
-    scratch.key = key;
-    if let Some(found) = flow::find(&scratch.key) {
-        // SAFETY: the record is in a map.
-        let record = unsafe { &mut *found.record };
-        if !record.owns(
-            sender,
-            scratch.sight.point,
-            Ticks::from_nanos(scratch.sight.now),
-        ) {
-            return Wanted::Nothing;
-        }
-        if !record.state.is_restarted_by(&scratch.packet) {
-            return pass(scratch, found, sender, settings);
-        }
-        flow::end(&scratch.key, found, &mut scratch.record);
-    }
-    begin(scratch, sender, settings);
-    wanted(
-        settings.flags,
-        &scratch.packet,
-        scratch.record.state,
-        sender,
-        &scratch.record.packets,
-    )
-}
-
-/// A packet of a known flow: the hot path.
-#[inline(always)]
-fn pass(scratch: &mut Scratch, found: Found, sender: Side, settings: &Settings) -> Wanted {
-    let record = found.record;
-    // SAFETY: the record is in a map.
-    let mut state = unsafe { (*record).state };
-    if !state.is_of_generation(settings.generation) {
-        rejudge(scratch, found, settings);
-        // It may wait for its name now, or not any more.
-        // SAFETY: as above.
-        state = unsafe { (*record).state };
-    }
-    let sight = &scratch.sight;
-    let now = Ticks::from_nanos(sight.now);
-    // SAFETY: the record is in a map; a time stamp may be overwritten by another CPU's of the same moment.
-    unsafe {
-        if matches!(sender, Side::A) {
-            atomic::add(&raw mut (*record).packets[0], 1);
-            atomic::add(&raw mut (*record).bytes[0], sight.length);
-            (*record).last_seen[0] = now;
-        } else {
-            atomic::add(&raw mut (*record).packets[1], 1);
-            atomic::add(&raw mut (*record).bytes[1], sight.length);
-            (*record).last_seen[1] = now;
-        }
-    }
-    // A held flow's packets are counted when it is released.
-    if !state.is_uncounted() {
-        // SAFETY: as above.
-        count_traffic(
-            unsafe { (*record).slot },
-            sender == state.initiator(),
-            sight,
-        );
-    }
-    let packet = &scratch.packet;
-    let change = flow::move_state(record, |state| state.after(packet, sender));
-    // Before the flow is settled, which may move it to the other table. Plain reads of counters that other CPUs may
-    // be raising: a payload more or less.
-    // SAFETY: as above.
-    let packets = unsafe { (*record).packets };
-    let wanted = wanted(settings.flags, packet, change.after(), sender, &packets);
-    if change.happened() {
-        scratch.cause = Cause::default();
-        flow::settle(&scratch.key, found, change, &scratch.cause);
-    }
-    wanted
-}
-
 /// The matrix changed since the flow was judged: its counters go to the new slot from here on.
+#[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn fp_rejudge(room: u32, verified: u32) -> u32 {
+    let (Some(scratch), Some(settings)) = (SCRATCH.get_ptr_mut(room), SETTINGS.get(0)) else {
+        return 0;
+    };
+    // SAFETY: the element is this CPU's own.
+    let scratch = unsafe { &mut *scratch };
+    if let Some(found) = flow::find_in(verified != 0, &scratch.key) {
+        rejudge(scratch, found, settings);
+    }
+    0
+}
+
+#[inline(always)]
 fn rejudge(scratch: &mut Scratch, found: Found, settings: &Settings) {
     let (key, record, generation) = (&scratch.key, found.record, settings.generation);
     // SAFETY: the record is in a map.
@@ -344,9 +362,32 @@ fn forget(scratch: &mut Scratch, number: u32) -> u32 {
     }
 }
 
-/// The first packet of a flow.
+/// The first packet of a flow; a [`Wanted`] by number, or [`EXISTS`].
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
+extern "C" fn fp_begin(room: u32, from_a: u32) -> u32 {
+    let (Some(scratch), Some(settings)) = (SCRATCH.get_ptr_mut(room), SETTINGS.get(0)) else {
+        return Wanted::Nothing as u32;
+    };
+    // SAFETY: the element is this CPU's own.
+    let scratch = unsafe { &mut *scratch };
+    let sender = side(from_a);
+    if begin(scratch, sender, settings) {
+        wanted(
+            settings.flags,
+            &scratch.packet,
+            scratch.record.state,
+            sender,
+            &scratch.record.packets,
+        ) as u32
+    } else {
+        EXISTS
+    }
+}
+
+/// False if another CPU was first with a packet of the same flow.
+#[inline(always)]
+fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) -> bool {
     let tables = Generation::of(settings);
     let attached_lately = scratch.sight.now.saturating_sub(settings.attached_at) < ATTACH_GRACE;
     let judgement = judge(
@@ -378,17 +419,7 @@ fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
     }
     match UNVERIFIED.insert(&scratch.key, &scratch.record, u64::from(BPF_NOEXIST)) {
         Ok(()) => count(Counter::UnverifiedInserted),
-        // Another CPU was first with a packet of the same flow.
-        Err(EEXIST) => {
-            if let Some(found) = flow::find(&scratch.key) {
-                // SAFETY: the record is in a map.
-                let owns = unsafe { &mut *found.record }.owns(sender, scratch.sight.point, now);
-                if owns {
-                    pass(scratch, found, sender, settings);
-                }
-            }
-            return;
-        }
+        Err(EEXIST) => return false,
         // Counted for its slot all the same, so that the requirement's numbers stay exact; a flow that waits for
         // its name has none yet, and is lost.
         Err(_) => count(Counter::FlowTableFull),
@@ -415,13 +446,14 @@ fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) {
             &scratch.cause,
         );
     }
+    true
 }
 
 /// `EEXIST` of `asm-generic/errno-base.h`, as helpers return it.
 const EEXIST: i32 = -17;
 
 #[inline(always)]
-fn count_traffic(slot: u32, to_responder: bool, sight: &Sight) {
+pub(crate) fn count_traffic(slot: u32, to_responder: bool, sight: &Sight) {
     let Some(traffic) = SLOT_TRAFFIC.get_ptr_mut(slot) else {
         return;
     };

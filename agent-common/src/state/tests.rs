@@ -269,6 +269,36 @@ fn a_flow_that_was_counted_before_it_is_held_is_not_counted_again() {
     assert!(!given_up.is_held() && !given_up.is_named());
 }
 
+#[test]
+fn an_answered_conversation_is_at_rest() {
+    let check = |protocol, steps: &[&str], expect| {
+        let mut flow = Flow {
+            protocol,
+            state: new(Side::A, false, 7),
+            age: 0,
+            idle: 0,
+            decided: Vec::new(),
+        };
+        steps.iter().for_each(|step| flow.step(step));
+        let flags = if protocol == protocol::TCP {
+            tcp::ACK
+        } else {
+            0
+        };
+        assert_eq!(
+            flow.state.is_at_rest(protocol, flags, 7),
+            expect,
+            "{steps:?}"
+        );
+    };
+    check(protocol::TCP, &["S>", "SA<"], false);
+    check(protocol::TCP, &["S>", "SA<", "A>"], true);
+    check(protocol::TCP, &["S>", "SA<", "A>", "FA>"], true);
+    check(protocol::TCP, &["S>", "SA<", "A>", "FA>", "FA<"], false);
+    check(protocol::UDP, &["u>"], false);
+    check(protocol::UDP, &["u>", "u<"], true);
+}
+
 mod properties {
     use super::*;
 
@@ -295,6 +325,37 @@ mod properties {
             }
             let answers = flow.decided.iter().filter(|outcome| **outcome == Outcome::Answered).count();
             proptest::prop_assert!(answers <= 1);
+        }
+
+        /// A plain packet of a flow at rest leaves everything as it is, whatever the word says: the hot path rests on it.
+        #[test]
+        fn nothing_happens_to_a_flow_at_rest(bits in 0_u32.., rest in 0..4_u8, flags: u8, udp: bool, from_a: bool, port: u16, packets: [u64; 2]) {
+            // Most words are far from rest; these are near it.
+            let bits = match rest {
+                0 => bits,
+                near => bits & !(0xff | HELD) | HEARD_INITIATOR | HEARD_RESPONDER | Outcome::Answered as u32
+                    | if near == 1 { 0 } else { (Phase::Established as u32) << PHASE },
+            };
+            let state = State(bits);
+            let packet = Packet {
+                protocol: if udp { protocol::UDP } else { protocol::TCP },
+                tcp_flags: if udp { 0 } else { flags },
+                source_port: port,
+                ..Packet::default()
+            };
+            let generation = bits >> GENERATION;
+            let sender = if from_a { Side::A } else { Side::B };
+            if state.is_at_rest(packet.protocol, packet.tcp_flags, generation) {
+                proptest::prop_assert_eq!(state.after(&packet, sender), state);
+                proptest::prop_assert!(!state.is_restarted_by(&packet));
+                proptest::prop_assert!(state.is_of_generation(generation));
+                proptest::prop_assert!(!state.is_uncounted());
+                let wanted = crate::payload::wanted(u32::MAX, &packet, state, sender, &packets);
+                proptest::prop_assert!(
+                    wanted == crate::payload::Wanted::Nothing || port == crate::payload::DNS_PORT
+                );
+                proptest::prop_assert!(!state.is_at_rest(packet.protocol, packet.tcp_flags, generation ^ 1));
+            }
         }
 
         /// Waiting for a name, being named and reloads change nothing of what happened to the flow.

@@ -356,7 +356,8 @@ mod tests {
         IpHeaders, Ipv4Extensions, Ipv4Header, Ipv6FragmentHeader, Ipv6Header, PacketBuilder,
         VlanId,
     };
-    use flowproof_common::parse;
+    use flowproof_common::key::FlowKey;
+    use flowproof_common::{parse, plain};
     use proptest::prelude::*;
 
     const V4: ([u8; 4], [u8; 4]) = ([10, 0, 0, 1], [10, 0, 0, 2]);
@@ -393,11 +394,26 @@ mod tests {
         }
     }
 
-    /// Both parsers on the same bytes; what either quotes is compared too.
+    /// Both parsers on the same bytes; what either quotes is compared too, and what the hot path reads of plain packets.
     fn agree(link: LinkType, bytes: &[u8]) -> Result<(), TestCaseError> {
         let (mut ours, mut kernel) = (Packet::default(), Packet::default());
         let outcome = frame(link, bytes, &mut ours);
         prop_assert_eq!(outcome, kernels(link, bytes, &mut kernel));
+        let plain = match link {
+            LinkType::Ethernet => plain::ethernet(&bytes),
+            LinkType::RawIp => plain::raw_ip(&bytes),
+            LinkType::Ipv4
+            | LinkType::Ipv6
+            | LinkType::Cooked
+            | LinkType::Cooked2
+            | LinkType::Loopback => None,
+        };
+        if let Some(plain) = plain {
+            prop_assert_eq!(outcome, Outcome::Ip);
+            prop_assert_eq!(ours.fragment, Fragment::None);
+            prop_assert_eq!((plain.key, plain.sender), FlowKey::of(&ours));
+            prop_assert_eq!(plain.tcp_flags, ours.tcp_flags);
+        }
         if outcome != Outcome::Ip {
             return Ok(());
         }
@@ -608,6 +624,25 @@ mod tests {
             ) {
                 agree(link, &bytes)?;
             }
+        }
+    }
+
+    /// Else the hot path would be missed by what it is for, and no other test would notice.
+    #[test]
+    fn ordinary_packets_are_plain() {
+        for kind in [0, 1, 2, 4, 5] {
+            let packet = ip_packet(kind, (40000, 443), b"");
+            let frame = framed(LinkType::Ethernet, 0, &packet);
+            for plain in [plain::ethernet(&&frame[..]), plain::raw_ip(&&packet[..])] {
+                assert!(
+                    plain.is_some_and(|plain| plain.has_port(443) && !plain.has_port(53)),
+                    "{kind}"
+                );
+            }
+        }
+        for kind in [3, 6, 7, 11, 12] {
+            let packet = ip_packet(kind, (40000, 443), b"");
+            assert_eq!(plain::raw_ip(&&packet[..]), None, "{kind}");
         }
     }
 

@@ -418,6 +418,7 @@ impl Capture for EbpfCapture {
                 ("state", counter(Counter::StateContended)),
                 ("payload_ring", counter(Counter::PayloadLost)),
                 ("name", counter(Counter::NameUnknown)),
+                ("program", counter(Counter::NotPassedOn)),
             ]
             .into_iter()
             .chain(self.namer.losses())

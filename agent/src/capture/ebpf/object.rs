@@ -19,7 +19,7 @@ static EMBEDDED: &[u8] =
     aya::include_bytes_aligned!("../../../../agent-ebpf/object/flowproof.bpf.o");
 
 /// Maps that outlive the daemon.
-pub(super) const PINNED_MAPS: [&str; 13] = [
+pub(super) const PINNED_MAPS: [&str; 15] = [
     "VERIFIED",
     "UNVERIFIED",
     "FRAGMENTS",
@@ -33,6 +33,9 @@ pub(super) const PINNED_MAPS: [&str; 13] = [
     "INTERFACES",
     "COUNTERS",
     "EVENTS",
+    // By these two the programs at the hooks go on to another, which may be a successor's.
+    "PROGRAMS",
+    "SCRATCH",
 ];
 
 fn bytes() -> Result<Cow<'static, [u8]>, CaptureError> {
@@ -119,6 +122,7 @@ pub(super) fn map_data<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData, Ca
     | Map::HashMap(data)
     | Map::LruHashMap(data)
     | Map::LpmTrie(data)
+    | Map::ProgramArray(data)
     | Map::RingBuf(data) = ebpf.map(name).ok_or_else(|| missing(name))?
     {
         Ok(data)

@@ -1,0 +1,131 @@
+//! The hot path: the programs at the hooks. Each reads a packet where it lies, finds its flow and counts it, if it is a
+//! plain packet of a flow at rest ([`flowproof_common::plain`]); everything else goes on to one program for all of them
+//! ([`crate::traffic`]). They are as small as they can be, since every packet runs through one and the verifier reads all.
+//!
+//! One pair is for devices with an Ethernet header, one for devices without (tun, WireGuard, IP tunnels), since the packet
+//! does not tell which it is.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use flowproof_common::key::Side;
+use flowproof_common::payload::DNS_PORT;
+use flowproof_common::plain::{self, Plain};
+use flowproof_common::record::{
+    Counter, DROP_POINT, INTERFACE_COUNTERS, Settings, TAKEOVER_AFTER, point,
+};
+use flowproof_common::ticks::Ticks;
+
+use crate::maps::{INTERFACES, PROGRAMS, SCRATCH, SETTINGS, count};
+use crate::skb::Linear;
+use crate::traffic::{ROOM, Sight, count_packet, count_traffic};
+use crate::{PASS, flow};
+
+/// Ingress of a device with Ethernet headers.
+#[classifier]
+pub(crate) fn fp_ingress(ctx: TcContext) -> i32 {
+    watch(&ctx, true, false)
+}
+
+/// Egress of a device with Ethernet headers.
+#[classifier]
+pub(crate) fn fp_egress(ctx: TcContext) -> i32 {
+    watch(&ctx, true, true)
+}
+
+/// Ingress of a device without link headers.
+#[classifier]
+pub(crate) fn fp_ingress_l3(ctx: TcContext) -> i32 {
+    watch(&ctx, false, false)
+}
+
+/// Egress of a device without link headers.
+#[classifier]
+pub(crate) fn fp_egress_l3(ctx: TcContext) -> i32 {
+    watch(&ctx, false, true)
+}
+
+#[inline(always)]
+fn watch(ctx: &TcContext, ethernet: bool, egress: bool) -> i32 {
+    // SAFETY: the context is the program's own; the verifier checks each field.
+    let (length, interface, tagged) = unsafe {
+        let skb = ctx.skb.skb;
+        ((*skb).len, (*skb).ifindex, (*skb).vlan_present)
+    };
+    // A tag that the device or the kernel took out of the frame was on the wire all the same.
+    let length = u64::from(length) + if tagged != 0 { 4 } else { 0 };
+    let Some(counters) = INTERFACES.get_ptr_mut(interface & (INTERFACE_COUNTERS - 1)) else {
+        return PASS;
+    };
+    // SAFETY: the element is this CPU's own.
+    unsafe {
+        (*counters).packets += 1;
+        (*counters).bytes += length;
+    }
+    let sight = Sight::new(
+        length,
+        // SAFETY: the helper has no precondition.
+        unsafe { bpf_ktime_get_coarse_ns() },
+        point(interface, egress),
+        ethernet,
+    );
+    let frame = Linear::of(ctx);
+    let plain = if ethernet {
+        plain::ethernet(&frame)
+    } else {
+        plain::raw_ip(&frame)
+    };
+    if let Some(plain) = plain
+        && pass(&plain, &sight)
+    {
+        return PASS;
+    }
+    if let Some(scratch) = SCRATCH.get_ptr_mut(ROOM) {
+        // SAFETY: the element is this CPU's own.
+        unsafe {
+            (*scratch).sight = sight;
+            // It comes back only if there is no such program.
+            PROGRAMS.tail_call(ctx, 0);
+        }
+    }
+    count(Counter::NotPassedOn);
+    PASS
+}
+
+/// Counts the packet for its flow, if that is all there is to do.
+#[inline(always)]
+fn pass(packet: &Plain, sight: &Sight) -> bool {
+    let Some(found) = flow::find(&packet.key) else {
+        return false;
+    };
+    let Some(settings) = SETTINGS.get(0) else {
+        return false;
+    };
+    let record = found.record;
+    let from_a = matches!(packet.sender, Side::A);
+    let now = Ticks::from_nanos(sight.now);
+    // SAFETY: the record is in a map; a time stamp may be overwritten by another CPU's of the same moment.
+    unsafe {
+        let (owner, last) = if from_a {
+            ((*record).points[0], (*record).last_seen[0])
+        } else {
+            ((*record).points[1], (*record).last_seen[1])
+        };
+        if owner != sight.point {
+            // See `FlowRecord::owns`: counted where it was seen first, unless that point has gone silent.
+            let taken = owner != 0 && owner != DROP_POINT;
+            return taken && now.nanos_since(last) < TAKEOVER_AFTER;
+        }
+        let state = (*record).state;
+        if !state.is_at_rest(packet.key.protocol, packet.tcp_flags, settings.generation) {
+            return false;
+        }
+        // The daemon may want to read what a DNS server answers.
+        if settings.flags & Settings::WANTS_DNS != 0 && packet.has_port(DNS_PORT) {
+            return false;
+        }
+        count_packet(record, packet.sender, sight);
+        count_traffic((*record).slot, packet.sender == state.initiator(), sight);
+    }
+    true
+}
