@@ -23,7 +23,7 @@ use crate::{
 const TO_BUILD: [Need; 1] = [Need::library("pcap", "libpcap-dev")];
 
 /// What the labs call.
-const TO_TEST: [Need; 10] = [
+const TO_TEST: [Need; 11] = [
     Need::program("ip", "iproute2"),
     Need::program("nft", "nftables"),
     Need::program("tcpdump", "tcpdump"),
@@ -40,6 +40,8 @@ const TO_TEST: [Need; 10] = [
     Need::file("/usr/share/doc/rsyslog-openssl", "rsyslog-openssl"),
     // The rules for Prometheus are checked and tested by its own tool.
     Need::program("promtool", "prometheus"),
+    // The report's page is opened by a browser.
+    Need::program("chromium", "chromium"),
 ];
 
 /// The package whose tests need root.

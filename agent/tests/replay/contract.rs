@@ -714,7 +714,10 @@ fn explain_says_when_it_can_not_look() {
             "it is no capture file",
         ),
         (&[&nobody, flow], "start one with `flowproof run`"),
-        (&["--daemon=ftp://localhost", flow], "only http and https are spoken"),
+        (
+            &["--daemon=ftp://localhost", flow],
+            "only http and https are spoken",
+        ),
         (
             &["--daemon", "--capture", "text.pcap", "--", flow],
             "cannot be used with",

@@ -492,6 +492,10 @@ fn the_page_opens_in_a_browser() {
                 "--disable-gpu",
                 "--disable-dev-shm-usage",
                 "--no-first-run",
+                // It asks nobody but this test.
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
             ])
             .arg(format!("--user-data-dir={}", profile.display()))
             .args(mode)

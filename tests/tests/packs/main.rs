@@ -150,7 +150,7 @@ fn what_is_nearly_right_is_unexpected_in_every_pack() -> Result<()> {
         // Live: as many are unexpected, and not one touches a row.
         let unexpected = nearly.len() as u64;
         let (metrics, told) = daemon.wait_metrics(KNOWN_WITHIN, |metrics| {
-            metrics.count("flowproof_unexpected_flows_total", &[]) == unexpected
+            metrics.count("flowproof_flows_begun_total", &[("verdict", "unexpected")]) == unexpected
         })?;
         let expected = metrics.count("flowproof_flows_begun_total", &[("verdict", "expected")]);
         let noisy = plan.rows.iter().any(|row| row.noisy);
