@@ -31,8 +31,9 @@ pub mod flags {
     pub const SYN_ACK: u8 = SYN | ACK;
 }
 
-/// The Internet checksum, RFC 1071.
-fn checksum(parts: &[&[u8]]) -> u16 {
+/// The Internet checksum (RFC 1071) of the parts as one; all but the last have an even length.
+#[must_use]
+pub fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0_u32;
     for part in parts {
         for pair in part.chunks(2) {

@@ -1,5 +1,5 @@
-//! The project's own commands, so that a fresh machine needs nothing but `cargo`: `cargo xtask run`, `test`, `fuzz`,
-//! `demo`, `ebpf`, `packs`, `dist`, `deny`. They are Rust instead of shell scripts because they run where the daemon is built anyway,
+//! The project's own commands, so that a fresh machine needs nothing but `cargo`: `cargo xtask run`, `test`, `bench`,
+//! `fuzz`, `demo`, `ebpf`, `packs`, `dist`, `deny`. They are Rust instead of shell scripts because they run where the daemon is built anyway,
 //! and are checked by the same compiler and lints.
 //!
 //! # For those who write tests
@@ -25,6 +25,7 @@
 )]
 
 mod apt;
+mod bench;
 mod collector;
 mod demo;
 mod deny;
@@ -46,6 +47,8 @@ usage: cargo xtask COMMAND
   run [-- ARGS...]   build, then watch this machine's traffic: `flowproof run ARGS...`
   demo [-- --stay]   build a lab of hosts on this machine, watch their traffic, show what was found
   test               install what the tests need, run every check and every test, say what was skipped
+  bench [NAME...]    measure against peers and floor, write docs/performance.md (with names: those only, nothing is written;
+                     --quick: fewer and shorter runs)
   fuzz [FACTOR]      run the property tests on other cases than those of `test`, FACTOR times as many (default: 20)
   ebpf               build the kernel object and put it into agent-ebpf/object
   ebpf --check       rebuild it below the target folder; fail if the committed one was built from other sources
@@ -60,6 +63,7 @@ usage: cargo xtask COMMAND
 enum Command {
     Run(Vec<String>),
     Demo(Vec<String>),
+    Bench(Vec<String>),
     Test,
     Fuzz { rounds: u32 },
     Ebpf(ebpf::Options),
@@ -87,6 +91,7 @@ impl Command {
                     Self::Demo(rest)
                 });
             }
+            "bench" => return Ok(Self::Bench(rest)),
             "packs" if rest == ["--check"] => return Ok(Self::Packs { check: true }),
             "packs" => Self::Packs { check: false },
             "ebpf" => return Ok(Self::Ebpf(ebpf::Options::parse(&rest)?)),
@@ -127,6 +132,7 @@ fn execute(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(arguments) => run::run(&arguments)?,
         Command::Demo(arguments) => demo::demo(&arguments)?,
+        Command::Bench(arguments) => bench::bench(&arguments)?,
         Command::Test => return test::test(),
         Command::Fuzz { rounds } => fuzz::fuzz(rounds)?,
         Command::Ebpf(options) => ebpf::ebpf(options)?,

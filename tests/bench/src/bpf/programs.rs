@@ -1,0 +1,294 @@
+//! The programs that the kernel benches need besides flowproof's: the floors, and what feeds packets to either.
+//!
+//! Offsets into the context are those of `struct __sk_buff` (`linux/bpf.h`).
+
+use anyhow::Result;
+
+use super::assembler::{
+    Assembler, Helper, R0, R1, R2, R3, R6, R7, R8, R9, R10, Size::Byte, Size::Double, Size::Half,
+    Size::Word,
+};
+use super::{Kind, Map, Program};
+
+/// `TCX_NEXT`: go on as if the program were not there.
+const NEXT: i32 = -1;
+/// `TC_ACT_STOLEN`: the packet is taken, not dropped.
+const STOLEN: i32 = 4;
+
+const LENGTH: i16 = 0;
+const DATA: i16 = 76;
+const DATA_END: i16 = 80;
+
+/// Bytes of a flow in [`Feed`] and [`Floor`] that go into the packet: addresses and ports of IPv4 without options.
+pub(crate) const TUPLE: usize = 12;
+/// Where they stand in an Ethernet frame.
+const TUPLE_AT: i16 = 26;
+/// Bytes that a frame has at least.
+const LEAST: i32 = 38;
+
+/// Addresses and ports as they stand in a packet.
+pub(crate) type Tuple = [u8; TUPLE];
+
+/// The program that does nothing.
+pub(crate) fn empty() -> Result<Program> {
+    Program::load("bench_empty", &Assembler::default().end(NEXT).finish())
+}
+
+/// The program that takes every packet, so that none is dropped behind what is measured.
+pub(crate) fn thief() -> Result<Program> {
+    Program::load("bench_thief", &Assembler::default().end(STOLEN).finish())
+}
+
+/// The least that counts flows exactly: it reads the 5-tuple of IPv4, looks it up in one hash table, adds packets and
+/// bytes atomically, and notes the time by the coarse clock. It makes no flows and knows no IPv6.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    /// The program.
+    pub(crate) program: Program,
+    flows: Map,
+}
+
+impl Floor {
+    /// With room for so many flows.
+    pub(crate) fn new(entries: u32) -> Result<Self> {
+        let flows = Map::new(Kind::Hash, 16, 24, entries)?;
+        let mut asm = Assembler::default();
+        asm.copy(R6, R1)
+            .load(Word, R9, R1, DATA)
+            .load(Word, R8, R1, DATA_END)
+            .copy(R2, R9)
+            .add(R2, LEAST)
+            .if_above(R2, R8, "out")
+            // IPv4, in network order, without options.
+            .load(Half, R3, R9, 12)
+            .if_other(R3, 0x0008, "out")
+            .load(Byte, R3, R9, 14)
+            .if_other(R3, 0x45, "out");
+        for (at, key) in [(0, -16), (4, -12), (8, -8)] {
+            asm.load(Word, R3, R9, TUPLE_AT + at)
+                .store(Word, R10, key, R3);
+        }
+        let code = asm
+            .load(Byte, R3, R9, 23)
+            .store(Word, R10, -4, R3)
+            .map(R1, flows.descriptor())
+            .copy(R2, R10)
+            .add(R2, -16)
+            .call(Helper::MapLookup)
+            .if_equal(R0, 0, "out")
+            .copy(R7, R0)
+            .set(R3, 1)
+            .atomic_add(R7, 0, R3)
+            .load(Word, R3, R6, LENGTH)
+            .atomic_add(R7, 8, R3)
+            .call(Helper::CoarseTime)
+            .store(Double, R7, 16, R0)
+            .label("out")
+            .end(NEXT)
+            .finish();
+        Ok(Self {
+            program: Program::load("bench_floor", &code)?,
+            flows,
+        })
+    }
+
+    /// Makes a flow known.
+    pub(crate) fn know(&self, tuple: &Tuple, protocol: u8) -> Result<()> {
+        self.flows.write(&Self::key(tuple, protocol), &[0; 24])
+    }
+
+    /// Packets that were counted for a flow.
+    pub(crate) fn packets(&self, tuple: &Tuple, protocol: u8) -> Result<u64> {
+        let value = self.flows.read(&Self::key(tuple, protocol))?;
+        Ok(value
+            .first_chunk()
+            .map_or(0, |bytes| u64::from_ne_bytes(*bytes)))
+    }
+
+    fn key(tuple: &Tuple, protocol: u8) -> [u8; 16] {
+        let mut key = [0; 16];
+        key[..TUPLE].copy_from_slice(tuple);
+        key[12..].copy_from_slice(&u32::from(protocol).to_ne_bytes());
+        key
+    }
+}
+
+/// Where [`Feed`] takes its flows from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// These, one after the other and over again; shuffle them beforehand.
+    Known(&'a [Tuple]),
+    /// A number in the source address and port, which no two packets have alike.
+    Fresh,
+}
+
+/// Gives a packet another flow each time, then goes on to the program under test, by a tail call. Its own cost is part
+/// of every figure, and is seen with the empty program behind it.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    program: Program,
+    targets: Map,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "held for the program, and read by tests")
+    )]
+    cursor: Map,
+    /// Held because the program reads it.
+    _flows: Option<Map>,
+}
+
+impl Feed {
+    /// Will give flows of `source`.
+    pub(crate) fn new(source: Source<'_>) -> Result<Self> {
+        let targets = Map::new(Kind::Programs, 4, 4, 1)?;
+        let cursor = Map::new(Kind::Array, 4, 4, 1)?;
+        let mut asm = Assembler::default();
+        asm.copy(R6, R1)
+            .load(Word, R9, R1, DATA)
+            .load(Word, R8, R1, DATA_END)
+            .copy(R2, R9)
+            .add(R2, LEAST)
+            .if_above(R2, R8, "out")
+            .set(R3, 0)
+            .store(Word, R10, -4, R3)
+            .map(R1, cursor.descriptor())
+            .copy(R2, R10)
+            .add(R2, -4)
+            .call(Helper::MapLookup)
+            .if_equal(R0, 0, "out")
+            .load(Word, R7, R0, 0)
+            .copy(R3, R7)
+            .add(R3, 1);
+        let flows = match source {
+            Source::Known(tuples) => {
+                let count = i32::try_from(tuples.len())?;
+                asm.if_below(R3, count, "on").set(R3, 0).label("on");
+                Some(Self::flows(tuples)?)
+            }
+            Source::Fresh => None,
+        };
+        asm.store(Word, R0, 0, R3);
+        match &flows {
+            Some(flows) => {
+                asm.store(Word, R10, -8, R7)
+                    .map(R1, flows.descriptor())
+                    .copy(R2, R10)
+                    .add(R2, -8)
+                    .call(Helper::MapLookup)
+                    .if_equal(R0, 0, "out");
+                for at in [0, 4, 8] {
+                    asm.load(Word, R3, R0, at)
+                        .store(Word, R9, TUPLE_AT + at, R3);
+                }
+            }
+            None => {
+                // The lower half of the source address, and the source port.
+                asm.store(Half, R9, TUPLE_AT + 8, R7)
+                    .shift_right(R7, 16)
+                    .store(Half, R9, TUPLE_AT + 2, R7);
+            }
+        }
+        let code = asm
+            .copy(R1, R6)
+            .map(R2, targets.descriptor())
+            .set(R3, 0)
+            .call(Helper::TailCall)
+            .label("out")
+            .end(NEXT)
+            .finish();
+        Ok(Self {
+            program: Program::load("bench_feed", &code)?,
+            targets,
+            cursor,
+            _flows: flows,
+        })
+    }
+
+    fn flows(tuples: &[Tuple]) -> Result<Map> {
+        let map = Map::new(Kind::Array, 4, 12, u32::try_from(tuples.len())?)?;
+        for (index, tuple) in (0_u32..).zip(tuples) {
+            map.write(&index.to_ne_bytes(), tuple)?;
+        }
+        Ok(map)
+    }
+
+    /// Runs `program` on `frame` with so many flows; nanoseconds of one.
+    pub(crate) fn run(&self, program: &Program, frame: &[u8], repeat: u32) -> Result<f64> {
+        self.targets.put(program)?;
+        let run = self.program.test(frame, repeat)?;
+        anyhow::ensure!(
+            run.returned == NEXT,
+            "the program under test returned {} instead of {NEXT}",
+            run.returned
+        );
+        Ok(f64::from(run.nanoseconds))
+    }
+
+    /// How many flows were given so far, modulo their number if they are known ones.
+    #[cfg(test)]
+    pub(crate) fn position(&self) -> Result<u32> {
+        let value = self.cursor.read(&0_u32.to_ne_bytes())?;
+        Ok(value
+            .first_chunk()
+            .map_or(0, |bytes| u32::from_ne_bytes(*bytes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame() -> Vec<u8> {
+        let mut frame = vec![0; 12];
+        frame.extend([8, 0, 0x45]);
+        frame.resize(23, 0);
+        frame.push(17);
+        frame.resize(100, 0);
+        frame
+    }
+
+    /// The floor counts what the feed gives, so both do what they say.
+    #[test]
+    fn the_floor_counts_every_packet_of_the_feed() {
+        if !nix::unistd::geteuid().is_root() {
+            flowproof_tests::skip::skip(
+                "the_floor_counts_every_packet_of_the_feed",
+                "needs root for BPF",
+            );
+            return;
+        }
+        let tuples: Vec<Tuple> = (0..10).map(|number| [number; TUPLE]).collect();
+        let floor = Floor::new(16).unwrap();
+        for tuple in &tuples {
+            floor.know(tuple, 17).unwrap();
+        }
+        let feed = Feed::new(Source::Known(&tuples)).unwrap();
+        feed.run(&floor.program, &frame(), 25).unwrap();
+        assert_eq!(feed.position().unwrap(), 5);
+        for (number, tuple) in tuples.iter().enumerate() {
+            let expect = if number < 5 { 3 } else { 2 };
+            assert_eq!(floor.packets(tuple, 17).unwrap(), expect, "{number}");
+        }
+    }
+
+    #[test]
+    fn fresh_flows_are_all_different() {
+        if !nix::unistd::geteuid().is_root() {
+            flowproof_tests::skip::skip("fresh_flows_are_all_different", "needs root for BPF");
+            return;
+        }
+        let floor = Floor::new(16).unwrap();
+        let mut tuple = [0; TUPLE];
+        for number in 0..3_u8 {
+            tuple[8] = number;
+            floor.know(&tuple, 17).unwrap();
+        }
+        let feed = Feed::new(Source::Fresh).unwrap();
+        feed.run(&floor.program, &frame(), 1000).unwrap();
+        for number in 0..3_u8 {
+            tuple[8] = number;
+            assert_eq!(floor.packets(&tuple, 17).unwrap(), 1);
+        }
+        assert_eq!(feed.position().unwrap(), 1000);
+    }
+}
