@@ -1,7 +1,9 @@
 //! The end is quick and leaves nothing behind.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
+use std::{fs, io};
 
 use anyhow::Result;
 use flowproof_tests::daemon::{Backend, Daemon, Setup, binary, run_to_end};
@@ -66,6 +68,31 @@ fn sigterm_ends_it(test: &str, setup: &Setup<'_>) -> Result<()> {
     let left = lab.router.pins()?;
     assert!(left.is_empty(), "still pinned: {left:?}");
     assert!(!has_filter(&lab.router)?, "a filter is still attached");
+    Ok(())
+}
+
+/// Programs of another version would go on running for nobody.
+#[test]
+fn what_another_version_left_is_taken_off() -> Result<()> {
+    if lab::skipped("what_another_version_left_is_taken_off") {
+        return Ok(());
+    }
+    let lab = Routed::new()?;
+    let mut daemon = Daemon::start(&lab.router, &setup(Backend::Ebpf))?;
+    daemon.kill()?;
+    // What it left, as if by a version with another layout.
+    let base = Path::new("/sys/fs/bpf/flowproof");
+    let layouts = || {
+        lab.router.run(|| -> io::Result<Vec<_>> {
+            let entries = fs::read_dir(base)?.collect::<io::Result<Vec<_>>>()?;
+            Ok(entries.iter().map(fs::DirEntry::path).collect())
+        })
+    };
+    let own = layouts()?;
+    lab.router
+        .run(|| fs::rename(&own[0], base.join("layout-0")))?;
+    let daemon = Daemon::start(&lab.router, &setup(Backend::Ebpf))?;
+    assert_eq!(layouts()?, own, "{}", daemon.stderr());
     Ok(())
 }
 

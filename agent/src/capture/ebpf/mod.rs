@@ -312,6 +312,11 @@ impl Capture for EbpfCapture {
             )?;
             self.attached.insert((interface.index, hook), attached);
         }
+        if !self.at_work
+            && let Some(pins) = &self.pins
+        {
+            pins.retire_other_layouts();
+        }
         self.at_work = true;
         Ok(())
     }

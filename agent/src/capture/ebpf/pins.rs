@@ -89,6 +89,34 @@ impl Pins {
         })
     }
 
+    /// Removes what daemons of other layouts left for this network namespace: after an upgrade nobody reads any more what
+    /// their programs count. What a daemon still owns stays.
+    pub(super) fn retire_other_layouts(&self) {
+        let (Some(layout), Some(own)) = (self.directory.parent(), self.directory.file_name())
+        else {
+            return;
+        };
+        for other in layout.parent().map(subdirectories).unwrap_or_default() {
+            let directory = other.join(own);
+            if other == layout || !directory.is_dir() {
+                continue;
+            }
+            let Ok(_guard) = guard(&directory) else {
+                continue;
+            };
+            match clear_directory(&directory).and_then(|()| fs::remove_dir(&directory)) {
+                Ok(()) => tracing::info!(
+                    directory = %directory.display(),
+                    "took off the programs of another version, whose counters can't be adopted"
+                ),
+                Err(error) => {
+                    tracing::warn!(directory = %directory.display(), %error, "could not remove pins");
+                }
+            }
+            let _ = fs::remove_dir(&other);
+        }
+    }
+
     /// Removes the pins and the directory.
     pub(super) fn remove(self) {
         let result = self
