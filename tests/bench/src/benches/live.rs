@@ -2,8 +2,8 @@
 //! one CPU can send.
 
 use std::fs::File;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use flowproof_tests::daemon::{Backend, Daemon, Setup};
@@ -169,8 +169,7 @@ fn peer(wire: &Wire, name: &str, traffic: &[u8]) -> Result<(u64, u64)> {
         wire.watched
             .command("softflowctl", &["-c", &socket, "statistics"])
     });
-    kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGINT)?;
-    child.wait()?;
+    end(&mut child)?;
     let said = match asked {
         Some(answer) => answer?,
         None => std::fs::read_to_string(&said)?,
@@ -178,4 +177,21 @@ fn peer(wire: &Wire, name: &str, traffic: &[u8]) -> Result<(u64, u64)> {
     let kept = packets(name, &said).with_context(|| format!("it doesn't say how many: {said}"))?;
     let sent = sent?;
     Ok((sent, kept.min(sent)))
+}
+
+/// Asks a peer to end, by a signal that it prints its counts on; one that does not (softflowd was seen to miss it) is ended.
+fn end(child: &mut Child) -> Result<()> {
+    let pid = Pid::from_raw(i32::try_from(child.id())?);
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
+        kill(pid, signal)?;
+        let asked = Instant::now();
+        while asked.elapsed() < Duration::from_secs(5) {
+            if child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    child.wait()?;
+    Ok(())
 }
