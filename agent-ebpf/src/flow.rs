@@ -107,23 +107,16 @@ pub(crate) fn move_state(record: *mut FlowRecord, change: impl Fn(State) -> Stat
     Change::new(now, now)
 }
 
-/// Counts a flow as begun.
+/// The exact time, monotonic nanoseconds.
 #[inline(always)]
-pub(crate) fn count_begun(slot: u32) {
+pub(crate) fn exact_time() -> u64 {
     // SAFETY: the helper has no precondition.
-    count_begun_at(slot, unsafe { bpf_ktime_get_ns() });
-}
-
-/// Counts a decided outcome.
-#[inline(always)]
-pub(crate) fn count_decided(slot: u32, outcome: Outcome) {
-    // SAFETY: the helper has no precondition.
-    count_decided_at(slot, outcome, unsafe { bpf_ktime_get_ns() });
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// Counts a flow that began at `time`, which may be some time ago.
 #[inline(always)]
-fn count_begun_at(slot: u32, time: u64) {
+pub(crate) fn count_begun(slot: u32, time: u64) {
     if let Some(flows) = SLOT_FLOWS.get_ptr_mut(slot) {
         // SAFETY: the pointer is into the map; the time stamp may be overwritten by another CPU's of the
         // same moment.
@@ -136,7 +129,7 @@ fn count_begun_at(slot: u32, time: u64) {
 
 /// Counts an outcome that was decided at `time`.
 #[inline(always)]
-fn count_decided_at(slot: u32, outcome: Outcome, time: u64) {
+pub(crate) fn count_decided(slot: u32, outcome: Outcome, time: u64) {
     if let Some(flows) = SLOT_FLOWS.get_ptr_mut(slot) {
         // SAFETY: the pointer is into the map, and an outcome's number is below the array's length.
         unsafe {
@@ -193,12 +186,13 @@ fn settle(key: &FlowKey, found: Found, change: Change, cause: &Cause) {
     // SAFETY: the record is in a map.
     let record = unsafe { &*found.record };
     if let Some(outcome) = after.decided_since(before) {
+        let now = exact_time();
         if after.is_held() {
-            event::send(EventKind::Decided, key, record, cause);
+            event::send(EventKind::Decided, key, record, cause, now);
             return;
         }
-        count_decided(record.slot, outcome);
-        event::send(EventKind::Decided, key, record, cause);
+        count_decided(record.slot, outcome, now);
+        event::send(EventKind::Decided, key, record, cause, now);
         if !found.verified && matches!(outcome, Outcome::Answered) {
             promote(key, record);
         }
@@ -206,7 +200,7 @@ fn settle(key: &FlowKey, found: Found, change: Change, cause: &Cause) {
         && !matches!(before.outcome(), Outcome::ClosedAfterAnswer)
         && !after.is_held()
     {
-        event::send(EventKind::Ended, key, record, cause);
+        event::send(EventKind::Ended, key, record, cause, exact_time());
     }
 }
 
@@ -235,15 +229,16 @@ pub(crate) fn release(key: &FlowKey, found: Found, slot: u32, by_name: bool) {
         record.slot = old;
         return;
     }
+    let now = exact_time();
     if before.is_held() {
         if before.is_uncounted() {
-            count_all(record, &packets, &bytes);
+            count_all(record, &packets, &bytes, now);
         }
-        count_held(record, before);
-        event::send(EventKind::Named, key, record, &Cause::default());
+        count_held(record, before, now);
+        event::send(EventKind::Named, key, record, &Cause::default(), now);
     } else if slot != old {
-        count_begun(slot);
-        event::send(EventKind::Rejudged, key, record, &Cause::default());
+        count_begun(slot, now);
+        event::send(EventKind::Rejudged, key, record, &Cause::default(), now);
     } else {
         return;
     }
@@ -251,12 +246,12 @@ pub(crate) fn release(key: &FlowKey, found: Found, slot: u32, by_name: bool) {
         return;
     };
     if before.is_held() {
-        event::send(EventKind::Decided, key, record, &Cause::default());
+        event::send(EventKind::Decided, key, record, &Cause::default(), now);
         if matches!(after.outcome(), Outcome::ClosedAfterAnswer) {
-            event::send(EventKind::Ended, key, record, &Cause::default());
+            event::send(EventKind::Ended, key, record, &Cause::default(), now);
         }
     } else {
-        count_decided(slot, outcome);
+        count_decided(slot, outcome, now);
     }
     if !found.verified && matches!(outcome, Outcome::Answered) {
         promote(key, record);
@@ -265,26 +260,22 @@ pub(crate) fn release(key: &FlowKey, found: Found, slot: u32, by_name: bool) {
 
 /// Counts a flow that was held, in state `before`, for its slot, as of when it began and was decided.
 #[inline(never)]
-fn count_held(record: &FlowRecord, before: State) {
-    // SAFETY: the helper has no precondition.
-    let now = unsafe { bpf_ktime_get_ns() };
+fn count_held(record: &FlowRecord, before: State, now: u64) {
     let times = record.times(Ticks::from_nanos(now));
     let last = now - times.since_last;
-    count_begun_at(record.slot, now - times.since_first);
+    count_begun(record.slot, now - times.since_first);
     if let Some(outcome) = before.decided() {
-        count_decided_at(record.slot, outcome, last);
+        count_decided(record.slot, outcome, last);
     }
 }
 
 /// Puts these packets of a flow down to its slot. A packet that another CPU counts at the very moment at which they were
 /// read may be counted twice or not at all for the slot; the flow's own counters are exact.
 #[inline(always)]
-fn count_all(record: &FlowRecord, packets_of: &[u64; 2], bytes_of: &[u64; 2]) {
+fn count_all(record: &FlowRecord, packets_of: &[u64; 2], bytes_of: &[u64; 2], now: u64) {
     let Some(traffic) = SLOT_TRAFFIC.get_ptr_mut(record.slot) else {
         return;
     };
-    // SAFETY: the helper has no precondition.
-    let now = unsafe { bpf_ktime_get_ns() };
     let last = now - record.times(Ticks::from_nanos(now)).since_last;
     // Where the packets of side A and of side B go.
     let (a, b) = match record.state.initiator() {
@@ -361,31 +352,32 @@ fn end(key: &FlowKey, found: Found, last: &mut FlowRecord) {
     // SAFETY: the record is in a map.
     *last = unsafe { *found.record };
     if remove(key, found.verified) {
+        let now = exact_time();
         let held = last.state.is_held();
         if held {
             if last.slot < FIRST_RULE_SLOT {
                 // Whether it was unexpected nobody can tell.
                 count(Counter::NameUnknown);
-                event::send(EventKind::Ended, key, last, &Cause::default());
+                event::send(EventKind::Ended, key, last, &Cause::default(), now);
                 return;
             }
             // The guess is that it is expected: a resolver said so.
             let before = last.state;
             last.state = before.released(Verdict::of_slot(last.slot));
             if before.is_uncounted() {
-                count_all(last, &last.packets, &last.bytes);
+                count_all(last, &last.packets, &last.bytes, now);
             }
-            count_held(last, before);
-            event::send(EventKind::Named, key, last, &Cause::default());
+            count_held(last, before, now);
+            event::send(EventKind::Named, key, last, &Cause::default(), now);
             if before.decided().is_some() {
-                event::send(EventKind::Decided, key, last, &Cause::default());
+                event::send(EventKind::Decided, key, last, &Cause::default(), now);
             }
         }
         if matches!(last.state.outcome(), Outcome::Pending) {
-            count_decided(last.slot, Outcome::Pending);
+            count_decided(last.slot, Outcome::Pending, now);
         }
         if held || !matches!(last.state.outcome(), Outcome::ClosedAfterAnswer) {
-            event::send(EventKind::Ended, key, last, &Cause::default());
+            event::send(EventKind::Ended, key, last, &Cause::default(), now);
         }
     }
 }

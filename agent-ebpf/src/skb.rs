@@ -2,6 +2,8 @@
 //! nearly all packets are, or through `bpf_skb_load_bytes`, which also reaches what is not (headers of forwarded jumbo
 //! frames, for example). Neither changes the packet.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
 use aya_ebpf::programs::TcContext;
 use flowproof_common::parse::Bytes;
@@ -13,7 +15,7 @@ pub(crate) struct Frame<'a>(pub(crate) &'a TcContext);
 impl Bytes for Frame<'_> {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let mut bytes = [0; N];
+        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: the buffer has N bytes and the context is the program's own.
         let result = unsafe {
             bpf_skb_load_bytes(
@@ -23,7 +25,8 @@ impl Bytes for Frame<'_> {
                 N as u32,
             )
         };
-        (result == 0).then_some(bytes)
+        // SAFETY: the helper has written all of it, or says that it has not.
+        (result == 0).then(|| unsafe { bytes.assume_init() })
     }
 }
 

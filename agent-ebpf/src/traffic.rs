@@ -3,7 +3,6 @@
 //! that the verifier reads it once and not for each of them.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use flowproof_common::classify::{Cover, FIRST_RULE_SLOT, Verdict, judge, slot_of};
@@ -338,15 +337,22 @@ fn rejudge(scratch: &mut Scratch, found: Found, settings: &Settings) {
             flow::release(key, found, slot, false);
         } else if !change.before().is_held() {
             // The daemon is to look for its name from now on.
-            event::send(EventKind::Rejudged, key, flow, &Cause::default());
+            event::send(
+                EventKind::Rejudged,
+                key,
+                flow,
+                &Cause::default(),
+                flow::exact_time(),
+            );
         }
     } else if slot != flow.slot {
         flow.slot = slot;
-        flow::count_begun(slot);
+        let now = flow::exact_time();
+        flow::count_begun(slot, now);
         if let Some(outcome) = change.after().decided() {
-            flow::count_decided(slot, outcome);
+            flow::count_decided(slot, outcome, now);
         }
-        event::send(EventKind::Rejudged, key, flow, &Cause::default());
+        event::send(EventKind::Rejudged, key, flow, &Cause::default(), now);
     }
 }
 
@@ -402,9 +408,9 @@ fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) -> bool {
     let slot = forget(scratch, judgement.slot);
     let state = fresh.after(&scratch.packet, sender);
     let state = State(forget(scratch, state.0));
-    // SAFETY: the helper has no precondition. The exact clock, since a flow's age is counted from here.
-    let now = Ticks::from_nanos(unsafe { bpf_ktime_get_ns() });
-    scratch.record = FlowRecord::new(state, slot, now);
+    // The exact clock, since a flow's age is counted from here.
+    let now = flow::exact_time();
+    scratch.record = FlowRecord::new(state, slot, Ticks::from_nanos(now));
     match sender {
         Side::A => {
             scratch.record.packets[0] = 1;
@@ -426,7 +432,7 @@ fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) -> bool {
     }
     if !fresh.is_held() {
         count_traffic(slot, sender == fresh.initiator(), &scratch.sight);
-        flow::count_begun(slot);
+        flow::count_begun(slot, now);
     }
     scratch.cause = Cause::default();
     event::send(
@@ -434,16 +440,18 @@ fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) -> bool {
         &scratch.key,
         &scratch.record,
         &scratch.cause,
+        now,
     );
     if let Some(outcome) = state.decided_since(fresh) {
         if !fresh.is_held() {
-            flow::count_decided(slot, outcome);
+            flow::count_decided(slot, outcome, now);
         }
         event::send(
             EventKind::Decided,
             &scratch.key,
             &scratch.record,
             &scratch.cause,
+            now,
         );
     }
     true
