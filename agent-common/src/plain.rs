@@ -5,6 +5,7 @@
 
 use crate::address::Address;
 use crate::key::{FlowKey, Side};
+use crate::packet::{Fragment, Packet};
 use crate::parse::ether_type;
 use crate::protocol;
 
@@ -31,6 +32,10 @@ pub struct Plain {
     pub sender: Side,
     /// See [`crate::packet::tcp`]; 0 for UDP.
     pub tcp_flags: u8,
+    /// See [`Packet::transport_offset`].
+    pub transport_offset: u32,
+    /// See [`Packet::payload_length`].
+    pub payload_length: u32,
 }
 
 impl Plain {
@@ -39,6 +44,29 @@ impl Plain {
     #[must_use]
     pub const fn has_port(&self, port: u16) -> bool {
         self.key.port_a == port || self.key.port_b == port
+    }
+
+    /// The packet, for those who want to know more of it than the hot path does.
+    #[inline(always)]
+    #[must_use]
+    pub const fn packet(&self) -> Packet {
+        let (source, source_port) = self.key.end(self.sender);
+        let (destination, destination_port) = self.key.end(self.sender.other());
+        Packet {
+            source,
+            destination,
+            source_port,
+            destination_port,
+            protocol: self.key.protocol,
+            tcp_flags: self.tcp_flags,
+            icmp_type: 0,
+            icmp_code: 0,
+            fragment: Fragment::None,
+            zero: [0; 3],
+            fragment_id: 0,
+            transport_offset: self.transport_offset,
+            payload_length: self.payload_length,
+        }
     }
 }
 
@@ -84,12 +112,13 @@ fn ipv4(frame: &impl Words, at: u32) -> Option<Plain> {
     }
     let source = Address::from_v4_word(frame.word(at + 12));
     let destination = Address::from_v4_word(frame.word(at + 16));
+    let total = u32::from(u16::from_be(frame.half(at + 2)));
     transport(
         frame,
         at + IPV4_HEADER,
         frame.byte(at + 9),
-        source,
-        destination,
+        (source, destination),
+        total.saturating_sub(IPV4_HEADER),
     )
 }
 
@@ -105,8 +134,8 @@ fn ipv6(frame: &impl Words, at: u32) -> Option<Plain> {
         frame,
         at + IPV6_HEADER,
         frame.byte(at + 6),
-        source,
-        destination,
+        (source, destination),
+        u32::from(u16::from_be(frame.half(at + 4))),
     )
 }
 
@@ -115,8 +144,8 @@ fn transport(
     frame: &impl Words,
     at: u32,
     protocol: u8,
-    source: Address,
-    destination: Address,
+    (source, destination): (Address, Address),
+    payload_length: u32,
 ) -> Option<Plain> {
     let tcp_flags = match protocol {
         protocol::TCP if frame.has(at + TCP_HEAD) => frame.byte(at + 13),
@@ -134,6 +163,8 @@ fn transport(
         key,
         sender,
         tcp_flags,
+        transport_offset: at,
+        payload_length,
     })
 }
 

@@ -18,7 +18,7 @@ use flowproof_common::ticks::Ticks;
 
 use crate::maps::{INTERFACES, PROGRAMS, SCRATCH, SETTINGS, count};
 use crate::skb::Linear;
-use crate::traffic::{ROOM, Sight, count_packet, count_traffic};
+use crate::traffic::{ROOM, Seen, Sight, count_packet, count_traffic};
 use crate::{PASS, flow};
 
 /// Ingress of a device with Ethernet headers.
@@ -75,15 +75,22 @@ fn watch(ctx: &TcContext, ethernet: bool, egress: bool) -> i32 {
     } else {
         plain::raw_ip(&frame)
     };
-    if let Some(plain) = plain
-        && pass(&plain, &sight)
-    {
-        return PASS;
-    }
+    let seen = match &plain {
+        Some(plain) => match pass(plain, &sight) {
+            Some(seen) => seen,
+            None => return PASS,
+        },
+        None => Seen::Nothing,
+    };
     if let Some(scratch) = SCRATCH.get_ptr_mut(ROOM) {
         // SAFETY: the element is this CPU's own.
         unsafe {
             (*scratch).sight = sight;
+            if let Some(plain) = &plain {
+                (*scratch).sight = sight.with(seen, plain.sender);
+                (*scratch).packet = plain.packet();
+                (*scratch).key = plain.key;
+            }
             // It comes back only if there is no such program.
             PROGRAMS.tail_call(ctx, 0);
         }
@@ -92,14 +99,14 @@ fn watch(ctx: &TcContext, ethernet: bool, egress: bool) -> i32 {
     PASS
 }
 
-/// Counts the packet for its flow, if that is all there is to do.
+/// Counts the packet for its flow, if that is all there is to do; else what is known of the flow by then.
 #[inline(always)]
-fn pass(packet: &Plain, sight: &Sight) -> bool {
+fn pass(packet: &Plain, sight: &Sight) -> Option<Seen> {
     let Some(found) = flow::find(&packet.key) else {
-        return false;
+        return Some(Seen::New);
     };
     let Some(settings) = SETTINGS.get(0) else {
-        return false;
+        return Some(Seen::Known);
     };
     let record = found.record;
     let from_a = matches!(packet.sender, Side::A);
@@ -114,18 +121,19 @@ fn pass(packet: &Plain, sight: &Sight) -> bool {
         if owner != sight.point {
             // See `FlowRecord::owns`: counted where it was seen first, unless that point has gone silent.
             let taken = owner != 0 && owner != DROP_POINT;
-            return taken && now.nanos_since(last) < TAKEOVER_AFTER;
+            let skipped = taken && now.nanos_since(last) < TAKEOVER_AFTER;
+            return (!skipped).then_some(Seen::Known);
         }
         let state = (*record).state;
         if !state.is_at_rest(packet.key.protocol, packet.tcp_flags, settings.generation) {
-            return false;
+            return Some(Seen::Known);
         }
         // The daemon may want to read what a DNS server answers.
         if settings.flags & Settings::WANTS_DNS != 0 && packet.has_port(DNS_PORT) {
-            return false;
+            return Some(Seen::Known);
         }
         count_packet(record, packet.sender, sight);
         count_traffic((*record).slot, packet.sender == state.initiator(), sight);
     }
-    true
+    None
 }

@@ -38,8 +38,23 @@ pub(crate) struct Sight {
     pub(crate) point: u16,
     /// Whether the frame begins with an Ethernet header (1) or an IP header (0).
     ethernet: u16,
-    /// Always zero.
-    zero: [u16; 2],
+    /// What the hot path knows of the packet, a [`Seen`] by number.
+    seen: u16,
+    /// Whether side A sent the packet (1), unless nothing is known of it.
+    from_a: u16,
+}
+
+/// What the hot path knows of the packet that it hands over, so that nothing is read or looked up twice. It is a hint: other
+/// CPUs may begin, move and end the flow meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub(crate) enum Seen {
+    /// Nothing: it is not plain.
+    Nothing = 0,
+    /// Packet and key are in the scratch room, as for the others that follow; the flow is in neither table.
+    New = 1,
+    /// The flow is in one of them.
+    Known = 2,
 }
 
 impl Sight {
@@ -51,8 +66,24 @@ impl Sight {
             now,
             point,
             ethernet: ethernet as u16,
-            zero: [0; 2],
+            seen: Seen::Nothing as u16,
+            from_a: 0,
         }
+    }
+
+    /// The same, of a packet by `sender` of which this much is known.
+    #[inline(always)]
+    pub(crate) const fn with(self, seen: Seen, sender: Side) -> Self {
+        Self {
+            seen: seen as u16,
+            from_a: matches!(sender, Side::A) as u16,
+            ..self
+        }
+    }
+
+    #[inline(always)]
+    const fn is(&self, seen: Seen) -> bool {
+        self.seen == seen as u16
     }
 }
 
@@ -72,26 +103,30 @@ pub(crate) fn fp_other(ctx: TcContext) -> i32 {
     };
     // SAFETY: both elements are this CPU's own.
     let (counters, scratch) = unsafe { (&mut *counters, &mut *scratch) };
-    match read(&ctx, scratch.sight.ethernet != 0, &mut scratch.packet) {
-        Outcome::Ip => {}
-        Outcome::NotIp => {
-            counters.not_ip += 1;
+    // A plain packet has been read, and is whole and no message of ICMP.
+    if scratch.sight.is(Seen::Nothing) {
+        match read(&ctx, scratch.sight.ethernet != 0, &mut scratch.packet) {
+            Outcome::Ip => {}
+            Outcome::NotIp => {
+                counters.not_ip += 1;
+                return PASS;
+            }
+            Outcome::Unparsed => {
+                counters.unparsed += 1;
+                return PASS;
+            }
+        }
+        if is_link_upkeep(scratch.packet.protocol, scratch.packet.icmp_type) {
+            counters.link_upkeep += 1;
             return PASS;
         }
-        Outcome::Unparsed => {
-            counters.unparsed += 1;
+        if !matches!(scratch.packet.fragment, Fragment::None) && !join_fragment(&mut scratch.packet)
+        {
             return PASS;
         }
-    }
-    if is_link_upkeep(scratch.packet.protocol, scratch.packet.icmp_type) {
-        counters.link_upkeep += 1;
-        return PASS;
-    }
-    if !matches!(scratch.packet.fragment, Fragment::None) && !join_fragment(&mut scratch.packet) {
-        return PASS;
-    }
-    if scratch.packet.is_icmp_error() && read_quoted(&ctx, scratch) && blame(scratch) {
-        return PASS;
+        if scratch.packet.is_icmp_error() && read_quoted(&ctx, scratch) && blame(scratch) {
+            return PASS;
+        }
     }
     let wanted = fp_account(ROOM);
     if wanted == Wanted::Dns as u32 {
@@ -115,13 +150,23 @@ pub(crate) extern "C" fn fp_account(room: u32) -> u32 {
     };
     // SAFETY: the element is this CPU's own.
     let scratch = unsafe { &mut *scratch };
-    let (key, sender) = FlowKey::of(&scratch.packet);
-    scratch.key = key;
-    let from_a = u32::from(matches!(sender, Side::A));
+    let from_a = if scratch.sight.is(Seen::Nothing) {
+        let (key, sender) = FlowKey::of(&scratch.packet);
+        scratch.key = key;
+        u32::from(matches!(sender, Side::A))
+    } else {
+        u32::from(scratch.sight.from_a)
+    };
+    let sender = side(from_a);
     // A flow that another CPU begins at this moment is found the second time.
     let mut tries = 0;
     while tries < 2 {
-        if let Some(found) = flow::find(&scratch.key) {
+        let found = if tries > 0 || !scratch.sight.is(Seen::New) {
+            flow::find(&scratch.key)
+        } else {
+            None
+        };
+        if let Some(found) = found {
             // SAFETY: the record is in a map.
             let record = unsafe { &mut *found.record };
             let now = Ticks::from_nanos(scratch.sight.now);

@@ -413,6 +413,7 @@ mod tests {
             prop_assert_eq!(ours.fragment, Fragment::None);
             prop_assert_eq!((plain.key, plain.sender), FlowKey::of(&ours));
             prop_assert_eq!(plain.tcp_flags, ours.tcp_flags);
+            prop_assert_eq!(plain.packet(), ours);
         }
         if outcome != Outcome::Ip {
             return Ok(());
