@@ -14,7 +14,7 @@ use flowproof_common::record::DROP_POINT;
 
 use crate::event::Cause;
 use crate::flow;
-use crate::maps::{SCRATCH, Scratch};
+use crate::maps::SCRATCH;
 use crate::traffic::{Sight, fp_account};
 
 /// Filled in by the loader.
@@ -99,12 +99,18 @@ pub(crate) fn fp_drop(ctx: BtfTracePointContext) -> i32 {
     if for_others || !is_watched(skb, socket, &layout) {
         return 0;
     }
-    let Some(scratch) = SCRATCH.get_ptr_mut(ROOM) else {
+    let network_header = u32::from(skb.read::<u16>(layout.skb_network_header));
+    let Some(head) = skb.follow(layout.skb_head) else {
         return 0;
     };
-    // SAFETY: the element is this CPU's own, and the kernel does not run this program inside itself.
-    let scratch = unsafe { &mut *scratch };
-    if read(skb, &layout, scratch) {
+    let readable = fp_drop_read(
+        head.0 as u64 + u64::from(network_header),
+        skb.read::<u32>(layout.skb_end)
+            .saturating_sub(network_header),
+        u32::from(u16::from_be(skb.read::<u16>(layout.skb_protocol))),
+        skb.read::<u32>(layout.skb_len),
+    );
+    if readable != 0 {
         // A packet that came in may have been given its socket early.
         let sent_here = socket.is_some() && skb.read::<u32>(layout.skb_arrived_by) == 0;
         fp_blame_drop(u32::from(sent_here), reason);
@@ -126,38 +132,41 @@ fn is_watched(skb: Kernel, socket: Option<Kernel>, layout: &DropLayout) -> bool 
     namespace.is_some_and(|net| net.read::<u32>(layout.net_inode) == layout.watched_inode)
 }
 
-/// Parses the packet into the scratch room.
+/// Parses a packet of `length` bytes whose network header, of this EtherType, is at `start` with so much `room` behind it,
+/// into the scratch room; 1 if it is one to be told of.
+///
+/// A global function (see [`fp_account`]): of the many ways here, and of what is known on each, parsing depends on none.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn read(skb: Kernel, layout: &DropLayout, scratch: &mut Scratch) -> bool {
-    let network_header = u32::from(skb.read::<u16>(layout.skb_network_header));
-    let Some(head) = skb.follow(layout.skb_head) else {
-        return false;
+extern "C" fn fp_drop_read(start: u64, room: u32, kind: u32, length: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(ROOM) else {
+        return 0;
     };
+    // SAFETY: the element is this CPU's own, and the kernel does not run this program inside itself.
+    let scratch = unsafe { &mut *scratch };
     let headers = Headers {
-        start: head.0 + network_header as usize,
+        start: start as usize,
     };
-    let room = skb
-        .read::<u32>(layout.skb_end)
-        .saturating_sub(network_header);
-    let kind = u16::from_be(skb.read::<u16>(layout.skb_protocol));
+    let kind = kind as u16;
     if !matches!(kind, ether_type::IPV4 | ether_type::IPV6) {
-        return false;
+        return 0;
     }
     scratch.sight = Sight::new(
-        u64::from(skb.read::<u32>(layout.skb_len)),
+        u64::from(length),
         // SAFETY: the helper has no precondition. Tracing programs may not use the coarse clock.
         unsafe { bpf_ktime_get_ns() },
         DROP_POINT,
         false,
     );
-    matches!(
+    let told = matches!(
         parse::network(&headers, 0, kind, &mut scratch.packet),
         Outcome::Ip
     ) && parse::end(&scratch.packet) <= room
         && !matches!(scratch.packet.fragment, Fragment::Later)
         && !is_link_upkeep(scratch.packet.protocol, scratch.packet.icmp_type)
         // Nobody in particular owes a group an answer, so nobody in particular missed the packet.
-        && !scratch.packet.destination.is_group()
+        && !scratch.packet.destination.is_group();
+    u32::from(told)
 }
 
 /// Puts the drop down to its flow.

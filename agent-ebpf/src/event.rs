@@ -26,13 +26,7 @@ pub(crate) struct Cause {
 /// Sends one event of `time` (monotonic nanoseconds, by the exact clock, which costs as much as a look-up and so is asked
 /// once for all that a packet does). The daemon reads on a timer, so no wake-up is paid for in the packet path.
 #[inline(never)]
-pub(crate) fn send(
-    kind: EventKind,
-    key: &FlowKey,
-    record: &FlowRecord,
-    cause: &Cause,
-    time: u64,
-) {
+pub(crate) fn send(kind: EventKind, key: &FlowKey, record: &FlowRecord, cause: &Cause, time: u64) {
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         count(Counter::RingLost);
         return;
