@@ -334,13 +334,22 @@ impl State {
             && matches!(self.phase(), Phase::Closed)
     }
 
-    /// Whether the flow is at rest for a plain packet ([`crate::plain`]): answered, judged by the matrix of this
-    /// `generation`, and heard from both sides, so that the packet changes no state, begins nothing and is to be handed to
-    /// nobody, unless it is an answer of a DNS server.
+    /// Whether the flow is at rest for a plain packet ([`crate::plain`]), judged by the matrix of this `generation`: the
+    /// packet changes no state, begins nothing and is to be handed to nobody, unless it is an answer of a DNS server.
     #[inline(always)]
     #[must_use]
-    pub const fn is_at_rest(self, protocol: u8, tcp_flags: u8, generation: u32) -> bool {
+    pub const fn is_at_rest(
+        self,
+        protocol: u8,
+        tcp_flags: u8,
+        from_initiator: bool,
+        generation: u32,
+    ) -> bool {
+        // Answered and heard from both sides: so are nearly all, and that much is one comparison.
         const BITS: u32 = 0xff | HEARD_INITIATOR | HEARD_RESPONDER | HELD | 0xff << GENERATION;
+        if tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 {
+            return false;
+        }
         let phase = if protocol == protocol::TCP {
             Phase::Established
         } else {
@@ -351,7 +360,28 @@ impl State {
             | HEARD_INITIATOR
             | HEARD_RESPONDER
             | generation << GENERATION;
-        self.0 & BITS == expected && tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) == 0
+        self.0 & BITS == expected || self.has_heard(protocol, from_initiator, generation)
+    }
+
+    /// Whether the packet is one more of what the sender has been heard to say, at whatever point the flow is.
+    #[inline(always)]
+    const fn has_heard(self, protocol: u8, from_initiator: bool, generation: u32) -> bool {
+        const BOTH: u32 = HEARD_INITIATOR | HEARD_RESPONDER;
+        let own = if from_initiator {
+            HEARD_INITIATOR
+        } else {
+            HEARD_RESPONDER
+        };
+        if self.is_held() || !self.is_of_generation(generation) || self.0 & own == 0 {
+            return false;
+        }
+        match (protocol, self.phase()) {
+            (protocol::TCP, Phase::Established | Phase::Closed) => true,
+            (protocol::TCP, Phase::Midway) => self.0 & BOTH != BOTH,
+            (protocol::TCP, Phase::None | Phase::SynSent | Phase::SynAck) => false,
+            _ if from_initiator => !(matches!(self.outcome(), Outcome::Pending) && self.to_group()),
+            _ => self.outcome().is_answer(),
+        }
     }
 
     /// The state after `packet`, sent by `sender`.

@@ -125,7 +125,13 @@ fn pass(packet: &Plain, sight: &Sight) -> Option<Seen> {
             return (!skipped).then_some(Seen::Known);
         }
         let state = (*record).state;
-        if !state.is_at_rest(packet.key.protocol, packet.tcp_flags, settings.generation) {
+        let from_initiator = packet.sender == state.initiator();
+        if !state.is_at_rest(
+            packet.key.protocol,
+            packet.tcp_flags,
+            from_initiator,
+            settings.generation,
+        ) {
             return Some(Seen::Known);
         }
         // The daemon may want to read what a DNS server answers.
@@ -133,7 +139,7 @@ fn pass(packet: &Plain, sight: &Sight) -> Option<Seen> {
             return Some(Seen::Known);
         }
         count_packet(record, packet.sender, sight);
-        count_traffic((*record).slot, packet.sender == state.initiator(), sight);
+        count_traffic((*record).slot, from_initiator, sight);
     }
     None
 }

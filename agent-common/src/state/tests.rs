@@ -286,7 +286,7 @@ fn an_answered_conversation_is_at_rest() {
             0
         };
         assert_eq!(
-            flow.state.is_at_rest(protocol, flags, 7),
+            flow.state.is_at_rest(protocol, flags, true, 7),
             expect,
             "{steps:?}"
         );
@@ -294,8 +294,11 @@ fn an_answered_conversation_is_at_rest() {
     check(protocol::TCP, &["S>", "SA<"], false);
     check(protocol::TCP, &["S>", "SA<", "A>"], true);
     check(protocol::TCP, &["S>", "SA<", "A>", "FA>"], true);
-    check(protocol::TCP, &["S>", "SA<", "A>", "FA>", "FA<"], false);
-    check(protocol::UDP, &["u>"], false);
+    check(protocol::TCP, &["S>", "SA<", "A>", "FA>", "FA<"], true);
+    check(protocol::TCP, &["A>"], true);
+    check(protocol::TCP, &["A<"], false);
+    check(protocol::UDP, &["u>"], true);
+    check(protocol::UDP, &["u<"], false);
     check(protocol::UDP, &["u>", "u<"], true);
 }
 
@@ -329,13 +332,16 @@ mod properties {
 
         /// A plain packet of a flow at rest leaves everything as it is, whatever the word says: the hot path rests on it.
         #[test]
-        fn nothing_happens_to_a_flow_at_rest(bits in 0_u32.., rest in 0..4_u8, flags: u8, udp: bool, from_a: bool, port: u16, packets: [u64; 2]) {
+        fn nothing_happens_to_a_flow_at_rest(bits in 0_u32.., rest in 0..4_u8, held: bool, flags: u8, udp: bool, from_a: bool, port: u16, packets: [u64; 2]) {
             // Most words are far from rest; these are near it.
             let bits = match rest {
                 0 => bits,
-                near => bits & !(0xff | HELD) | HEARD_INITIATOR | HEARD_RESPONDER | Outcome::Answered as u32
-                    | if near == 1 { 0 } else { (Phase::Established as u32) << PHASE },
+                1 => bits & !0xff | HEARD_INITIATOR | HEARD_RESPONDER | Outcome::Answered as u32,
+                2 => bits & !0xff | HEARD_INITIATOR | HEARD_RESPONDER | Outcome::Answered as u32
+                    | (Phase::Established as u32) << PHASE,
+                _ => bits & !(0xf << PHASE) | (Phase::Midway as u32) << PHASE,
             };
+            let bits = if held { bits } else { bits & !HELD };
             let state = State(bits);
             let packet = Packet {
                 protocol: if udp { protocol::UDP } else { protocol::TCP },
@@ -345,7 +351,9 @@ mod properties {
             };
             let generation = bits >> GENERATION;
             let sender = if from_a { Side::A } else { Side::B };
-            if state.is_at_rest(packet.protocol, packet.tcp_flags, generation) {
+            let from_initiator = sender == state.initiator();
+            let at_rest = |generation| state.is_at_rest(packet.protocol, packet.tcp_flags, from_initiator, generation);
+            if at_rest(generation) {
                 proptest::prop_assert_eq!(state.after(&packet, sender), state);
                 proptest::prop_assert!(!state.is_restarted_by(&packet));
                 proptest::prop_assert!(state.is_of_generation(generation));
@@ -354,7 +362,7 @@ mod properties {
                 proptest::prop_assert!(
                     wanted == crate::payload::Wanted::Nothing || port == crate::payload::DNS_PORT
                 );
-                proptest::prop_assert!(!state.is_at_rest(packet.protocol, packet.tcp_flags, generation ^ 1));
+                proptest::prop_assert!(!at_rest(generation ^ 1));
             }
         }
 
