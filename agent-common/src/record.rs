@@ -203,8 +203,54 @@ pub struct Settings {
     pub flags: u32,
     /// Monotonic nanoseconds when the capture began, for [`ATTACH_GRACE`].
     pub attached_at: u64,
+    /// Changes after every change of what the prefixes of the generation in force say, see [`AddressClass`].
+    pub epoch: u32,
+    /// Always zero.
+    pub zero: u32,
 }
-const _: () = assert!(size_of::<Settings>() == 16);
+const _: () = assert!(size_of::<Settings>() == 24);
+
+/// The class of an address as it was looked up last: few addresses have most of the flows, and finding the longest prefix
+/// costs twenty times what this does. 32 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AddressClass {
+    /// The generation and the epoch in which it was looked up; it holds in no other.
+    pub stamp: u64,
+    /// The address.
+    pub address: Address,
+    /// Its class.
+    pub class: u32,
+    /// Always zero.
+    pub zero: u32,
+}
+const _: () = assert!(size_of::<AddressClass>() == 32);
+
+impl AddressClass {
+    /// Entries in a table of them, a power of two.
+    pub const ENTRIES: u32 = 1024;
+
+    /// The stamp of what is looked up now.
+    #[inline(always)]
+    #[must_use]
+    pub const fn stamp(generation: u32, epoch: u32) -> u64 {
+        (generation as u64) << 32 | epoch as u64
+    }
+
+    /// Where an address has its entry.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(address: &Address) -> u32 {
+        address.mixed() & (Self::ENTRIES - 1)
+    }
+
+    /// The class of `address`, if this entry tells it.
+    #[inline(always)]
+    #[must_use]
+    pub fn get(&self, stamp: u64, address: &Address) -> Option<u32> {
+        (self.stamp == stamp && self.address == *address).then_some(self.class)
+    }
+}
 
 impl Settings {
     /// The matrix in force has rules that depend on names.
@@ -263,3 +309,37 @@ pub struct Event {
     pub drop_reason: u32,
 }
 const _: () = assert!(size_of::<Event>() == 128);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_is_of_one_address_at_one_time() {
+        let (own, other) = (
+            Address::from_v4([10, 0, 0, 1]),
+            Address::from_v4([10, 0, 0, 2]),
+        );
+        let stamp = AddressClass::stamp(7, 3);
+        let entry = AddressClass {
+            stamp,
+            address: own,
+            class: 5,
+            zero: 0,
+        };
+        assert_eq!(entry.get(stamp, &own), Some(5));
+        assert_eq!(entry.get(stamp, &other), None);
+        assert_eq!(entry.get(AddressClass::stamp(8, 3), &own), None);
+        assert_eq!(entry.get(AddressClass::stamp(7, 4), &own), None);
+    }
+
+    #[test]
+    fn neighbours_have_places_of_their_own() {
+        let mut places = std::collections::HashSet::new();
+        for host in 0..=255 {
+            places.insert(AddressClass::place(&Address::from_v4([10, 0, 0, host])));
+        }
+        assert!(places.len() > 200, "{} places", places.len());
+        assert!(places.iter().all(|place| *place < AddressClass::ENTRIES));
+    }
+}

@@ -11,7 +11,8 @@ use flowproof_common::layout::Order;
 use flowproof_common::packet::Packet;
 use flowproof_common::payload::{PIECE, PayloadHead};
 use flowproof_common::record::{
-    Counter, FlowRecord, INTERFACE_COUNTERS, InterfaceCounters, Settings, SlotFlows, SlotTraffic,
+    AddressClass, Counter, FlowRecord, INTERFACE_COUNTERS, InterfaceCounters, Settings, SlotFlows,
+    SlotTraffic,
 };
 
 use crate::atomic;
@@ -36,6 +37,12 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
 /// Address classes by longest prefix, for the generations in [`PrefixKey`].
 #[map]
 pub(crate) static PREFIXES: LpmTrie<PrefixKey, u32> = LpmTrie::with_max_entries(65_536, 0);
+
+/// Classes of addresses that were looked up lately, by [`AddressClass::place`]. Each program set has its own; only the
+/// programs in the traffic path use it, which never interrupt each other.
+#[map]
+pub(crate) static CLASSES: PerCpuArray<AddressClass> =
+    PerCpuArray::with_max_entries(AddressClass::ENTRIES, 0);
 
 /// Class of each port: 65,536 for even and 65,536 for odd generations.
 #[map]

@@ -7,36 +7,69 @@ use flowproof_common::classify::{
     self, Cover, PREFIX_GENERATION_BITS, PrefixKey, RuleKey, Tables, UNBOUND_CLASS,
 };
 
-use flowproof_common::record::Settings;
+use flowproof_common::record::{AddressClass, Settings};
 
-use crate::maps::{PORT_CLASSES, PREFIXES, RULES};
+use crate::maps::{CLASSES, PORT_CLASSES, PREFIXES, RULES};
+use crate::traffic::ROOM;
 
 /// The tables of one matrix generation.
 #[derive(Clone, Copy)]
 pub(crate) struct Generation {
     number: u32,
     flags: u32,
+    /// What classes of addresses that are remembered were looked up under; none if none may be.
+    stamp: Option<u64>,
 }
 
 impl Generation {
-    /// The one in force.
+    /// The one in force, for a program with this room in the scratch table.
     #[inline(always)]
-    pub(crate) fn of(settings: &Settings) -> Self {
+    pub(crate) fn of(settings: &Settings, room: u32) -> Self {
+        // Read before any prefix is and not again: the daemon changes the number after the prefixes, so what is remembered
+        // under it is never older than it.
+        // SAFETY: the reference is to the map.
+        let epoch = unsafe { (&raw const settings.epoch).read_volatile() };
+        let number = settings.generation;
         Self {
-            number: settings.generation,
+            number,
             flags: settings.flags,
+            stamp: (room == ROOM).then_some(AddressClass::stamp(number, epoch)),
         }
+    }
+
+    /// The class of the longest prefix.
+    #[inline(always)]
+    fn look_up(&self, address: &Address) -> u32 {
+        let key = Key::new(
+            PREFIX_GENERATION_BITS + 128,
+            PrefixKey::new(self.number, address),
+        );
+        PREFIXES.get(&key).copied().unwrap_or(UNBOUND_CLASS)
     }
 }
 
 impl Tables for Generation {
     #[inline(always)]
     fn address_class(&self, address: &Address) -> u32 {
-        let key = Key::new(
-            PREFIX_GENERATION_BITS + 128,
-            PrefixKey::new(self.number, address),
-        );
-        PREFIXES.get(&key).copied().unwrap_or(UNBOUND_CLASS)
+        let (Some(stamp), Some(entry)) = (
+            self.stamp,
+            CLASSES.get_ptr_mut(AddressClass::place(address)),
+        ) else {
+            return self.look_up(address);
+        };
+        // SAFETY: the element is this CPU's own, and only programs in the traffic path come here.
+        let entry = unsafe { &mut *entry };
+        if let Some(class) = entry.get(stamp, address) {
+            return class;
+        }
+        let class = self.look_up(address);
+        *entry = AddressClass {
+            stamp,
+            address: *address,
+            class,
+            zero: 0,
+        };
+        class
     }
 
     #[inline(always)]
@@ -89,7 +122,11 @@ extern "C" fn fp_cover(
     to: u32,
     protocol_and_service: u32,
 ) -> u32 {
-    let tables = Generation { number, flags };
+    let tables = Generation {
+        number,
+        flags,
+        stamp: None,
+    };
     let protocol = (protocol_and_service >> 16) as u8;
     classify::cover(&tables, from, to, protocol, protocol_and_service as u16).bits()
 }

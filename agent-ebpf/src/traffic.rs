@@ -342,19 +342,19 @@ extern "C" fn fp_rejudge(room: u32, verified: u32) -> u32 {
     // SAFETY: the element is this CPU's own.
     let scratch = unsafe { &mut *scratch };
     if let Some(found) = flow::find_in(verified != 0, &scratch.key) {
-        rejudge(scratch, found, settings);
+        rejudge(scratch, room, found, settings);
     }
     0
 }
 
 #[inline(always)]
-fn rejudge(scratch: &mut Scratch, found: Found, settings: &Settings) {
+fn rejudge(scratch: &mut Scratch, room: u32, found: Found, settings: &Settings) {
     let (key, record, generation) = (&scratch.key, found.record, settings.generation);
     // SAFETY: the record is in a map.
     let flow = unsafe { &mut *record };
     let initiator = flow.state.initiator();
     let named = flow.state.is_named();
-    let cover = slot_of(&Generation::of(settings), key, initiator);
+    let cover = slot_of(&Generation::of(settings, room), key, initiator);
     let cover = Cover::from_bits(forget(scratch, cover.bits()));
     let key = &scratch.key;
     let slot = if named { flow.slot } else { cover.slot() };
@@ -423,7 +423,7 @@ extern "C" fn fp_begin(room: u32, from_a: u32) -> u32 {
     // SAFETY: the element is this CPU's own.
     let scratch = unsafe { &mut *scratch };
     let sender = side(from_a);
-    if begin(scratch, sender, settings) {
+    if begin(scratch, room, sender, settings) {
         wanted(
             settings.flags,
             &scratch.packet,
@@ -438,8 +438,8 @@ extern "C" fn fp_begin(room: u32, from_a: u32) -> u32 {
 
 /// False if another CPU was first with a packet of the same flow.
 #[inline(always)]
-fn begin(scratch: &mut Scratch, sender: Side, settings: &Settings) -> bool {
-    let tables = Generation::of(settings);
+fn begin(scratch: &mut Scratch, room: u32, sender: Side, settings: &Settings) -> bool {
+    let tables = Generation::of(settings, room);
     let attached_lately = scratch.sight.now.saturating_sub(settings.attached_at) < ATTACH_GRACE;
     let judgement = judge(
         &tables,

@@ -262,7 +262,13 @@ impl EbpfCapture {
         if decisions.is_empty() {
             return Ok(());
         }
-        self.loaded.learn(&self.ebpf, &decisions)?;
+        let learned = self.loaded.learn(&self.ebpf, &decisions);
+        if !decisions.addresses.is_empty() {
+            // Also if only some were written: the programs are to forget the classes that they remember.
+            self.settings.epoch = self.settings.epoch.wrapping_add(1);
+            tables::write_settings(&self.ebpf, self.settings)?;
+        }
+        learned?;
         let loaded = &self.loaded;
         self.sweep
             .order(decisions.flows.into_iter().map(|(key, ruling)| {
@@ -342,6 +348,7 @@ impl Capture for EbpfCapture {
         let settings = Settings {
             generation,
             flags: self.namer.probe_flags(),
+            epoch: self.settings.epoch.wrapping_add(1),
             ..self.settings
         };
         if let Err(error) = tables::write_settings(&self.ebpf, settings) {
