@@ -76,43 +76,71 @@ pub(super) fn for_each<K: Pod, V: Pod>(
     map: &MapData,
     mut each: impl FnMut(&K, &V),
 ) -> io::Result<()> {
-    let mut size = BATCH;
-    let mut keys: Vec<MaybeUninit<K>> = Vec::new();
-    let mut values: Vec<MaybeUninit<V>> = Vec::new();
-    let mut token: Option<[u8; 64]> = None;
-    loop {
-        keys.resize_with(size, MaybeUninit::uninit);
-        values.resize_with(size, MaybeUninit::uninit);
-        let mut next = [0_u8; 64];
-        let mut attributes = BatchAttributes {
-            in_batch: token.as_ref().map_or(0, |token| address(token.as_ptr())),
-            out_batch: address(next.as_mut_ptr()),
-            keys: address(keys.as_mut_ptr()),
-            values: address(values.as_mut_ptr()),
-            count: u32::try_from(size).unwrap_or(u32::MAX),
-            map_fd: descriptor(map),
-            ..BatchAttributes::default()
-        };
-        let result = bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes);
-        let last = match result {
-            Ok(()) => false,
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                // One bucket holds more than the buffers do.
-                size *= 2;
-                continue;
+    let mut walk = Walk::default();
+    while walk.step(map, &mut each)? {}
+    Ok(())
+}
+
+/// A walk through a hash table, a batch at a time, for those who have other things to do in between.
+pub(super) struct Walk<K, V> {
+    size: usize,
+    keys: Vec<MaybeUninit<K>>,
+    values: Vec<MaybeUninit<V>>,
+    token: Option<[u8; 64]>,
+}
+
+impl<K, V> Default for Walk<K, V> {
+    fn default() -> Self {
+        Self {
+            size: BATCH,
+            keys: Vec::new(),
+            values: Vec::new(),
+            token: None,
+        }
+    }
+}
+
+impl<K: Pod, V: Pod> Walk<K, V> {
+    /// Calls `each` for the elements of the next batch; false if that was the last, and the next is the first again.
+    pub(super) fn step(&mut self, map: &MapData, mut each: impl FnMut(&K, &V)) -> io::Result<bool> {
+        loop {
+            self.keys.resize_with(self.size, MaybeUninit::uninit);
+            self.values.resize_with(self.size, MaybeUninit::uninit);
+            let mut next = [0_u8; 64];
+            let mut attributes = BatchAttributes {
+                in_batch: self
+                    .token
+                    .as_ref()
+                    .map_or(0, |token| address(token.as_ptr())),
+                out_batch: address(next.as_mut_ptr()),
+                keys: address(self.keys.as_mut_ptr()),
+                values: address(self.values.as_mut_ptr()),
+                count: u32::try_from(self.size).unwrap_or(u32::MAX),
+                map_fd: descriptor(map),
+                ..BatchAttributes::default()
+            };
+            let result = bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes);
+            self.token = match result {
+                Ok(()) => Some(next),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => None,
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    // One bucket holds more than the buffers do.
+                    self.size *= 2;
+                    continue;
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => continue,
+                Err(error) => {
+                    self.token = None;
+                    return Err(error);
+                }
+            };
+            let read = attributes.count as usize;
+            for (key, value) in self.keys.iter().zip(&self.values).take(read) {
+                // SAFETY: the kernel wrote the first `count` keys and values, and every bit pattern is valid.
+                unsafe { each(key.assume_init_ref(), value.assume_init_ref()) };
             }
-            Err(error) if error.raw_os_error() == Some(libc::EINTR) => continue,
-            Err(error) => return Err(error),
-        };
-        for (key, value) in keys.iter().zip(&values).take(attributes.count as usize) {
-            // SAFETY: the kernel wrote the first `count` keys and values, and every bit pattern is valid.
-            unsafe { each(key.assume_init_ref(), value.assume_init_ref()) };
+            return Ok(self.token.is_some());
         }
-        if last {
-            return Ok(());
-        }
-        token = Some(next);
     }
 }
 

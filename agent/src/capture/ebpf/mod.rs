@@ -98,6 +98,19 @@ impl Default for EbpfOptions {
 /// How long a poll sleeps before it looks at the ring again. The kernel sends no wake-ups, because they
 /// would be paid for in the packet path.
 const RING_INTERVAL: Duration = Duration::from_millis(50);
+/// So many events at once, an eighth of what the ring holds, are a sign of more to come: it is looked at again sooner.
+const MANY_EVENTS: u32 = 4096;
+/// After that many.
+const BUSY_INTERVAL: Duration = Duration::from_millis(2);
+
+/// How long the ring may be left alone after so many events were in it.
+const fn interval_after(events: u32) -> Duration {
+    if events >= MANY_EVENTS {
+        BUSY_INTERVAL
+    } else {
+        RING_INTERVAL
+    }
+}
 
 /// Payloads that are read before anything else is looked at again.
 const PAYLOADS_A_TURN: usize = 512;
@@ -370,7 +383,9 @@ impl Capture for EbpfCapture {
         loop {
             // Payloads first: a flow's beginning is told before its first payload, so that by then it is known.
             let payloads = self.take_payloads();
+            let mut taken = 0;
             while let Some(item) = self.events.next() {
+                taken += 1;
                 if let Some(event) = batch::read_record::<Event>(&item) {
                     self.namer.on_event(&event);
                     sink(&event);
@@ -378,12 +393,14 @@ impl Capture for EbpfCapture {
             }
             self.name(&payloads)?;
             self.loaded.retire(&mut self.ebpf)?;
-            self.sweep.run_if_due(&mut self.ebpf, clock::monotonic())?;
+            let busy = self.sweep.run_if_due(&mut self.ebpf, clock::monotonic())?;
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(Progress::Live);
             }
-            self.wait(left.min(RING_INTERVAL));
+            if !busy {
+                self.wait(left.min(interval_after(taken)));
+            }
         }
     }
 

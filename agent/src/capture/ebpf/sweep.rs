@@ -9,9 +9,10 @@ use flowproof_common::layout::{DECIDE_HEADER, DECIDE_ORDERS, Order};
 use flowproof_common::record::{Counter, FlowRecord};
 use flowproof_common::ticks::Ticks;
 
-use super::super::CaptureError;
+use super::super::{CaptureError, clock};
+use super::batch::{self, Walk};
 use super::program::{DECIDE, loaded};
-use super::{batch, failed, object};
+use super::{failed, object};
 
 /// Nanoseconds between looks at the unverified flows: with the 3.2 s after which silence is decided, this
 /// says `no_answer` within 4 s.
@@ -22,10 +23,35 @@ const VERIFIED_INTERVAL: u64 = 5_000_000_000;
 /// Nanoseconds beyond the time that flows wait for their name, after which nobody seems to know of them.
 const OVERDUE: u64 = 1_000_000_000;
 
+/// Batches of flows that are looked at before the rings are looked at again: a large table takes longer than a ring takes
+/// to fill.
+const BATCHES_A_TURN: u32 = 4;
+
+/// One of the flow tables.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Table {
+    Unverified,
+    Verified,
+}
+
+/// A look at a table that is under way.
+struct Look {
+    table: Table,
+    /// When it began, monotonic nanoseconds.
+    since: u64,
+    /// Flows so far.
+    entries: u64,
+    /// The probe's counters when it began.
+    before: Vec<u64>,
+}
+
 /// When the tables were last looked at.
 pub(super) struct Sweep {
-    unverified_at: u64,
-    verified_at: u64,
+    look: Option<Look>,
+    walk: Walk<FlowKey, FlowRecord>,
+    /// When each is to be looked at next, monotonic nanoseconds.
+    unverified_due: u64,
+    verified_due: u64,
     unverified_entries: u64,
     evictions: u64,
     orders: Vec<Order>,
@@ -37,10 +63,12 @@ pub(super) struct Sweep {
 
 impl Sweep {
     /// `hold` is how long flows wait for their name, nanoseconds.
-    pub(super) const fn new(hold: u64) -> Self {
+    pub(super) fn new(hold: u64) -> Self {
         Self {
-            unverified_at: 0,
-            verified_at: 0,
+            look: None,
+            walk: Walk::default(),
+            unverified_due: 0,
+            verified_due: 0,
             unverified_entries: 0,
             evictions: 0,
             orders: Vec::new(),
@@ -60,50 +88,92 @@ impl Sweep {
         self.evictions
     }
 
-    /// Looks at the tables whose turn it is; `now` in monotonic nanoseconds.
-    pub(super) fn run_if_due(&mut self, ebpf: &mut Ebpf, now: u64) -> Result<(), CaptureError> {
-        if now.saturating_sub(self.unverified_at) >= UNVERIFIED_INTERVAL {
-            self.unverified_at = now;
-            let before = counters(ebpf)?;
-            self.unverified_entries = self.collect(ebpf, "UNVERIFIED", now)?;
-            let after = counters(ebpf)?;
-            // What was put in before the look, not deleted by its end and not seen by it was evicted. The
-            // kernel does not say so itself.
-            let evicted = before[Counter::UnverifiedInserted as usize]
-                .saturating_sub(after[Counter::UnverifiedDeleted as usize])
-                .saturating_sub(self.unverified_entries);
-            self.evictions = self.evictions.max(evicted);
-            self.counters = after;
+    /// Looks on at the table whose turn it is; `now` in monotonic nanoseconds. Says whether there is more to look at by now.
+    pub(super) fn run_if_due(&mut self, ebpf: &mut Ebpf, now: u64) -> Result<bool, CaptureError> {
+        let look = match self.look.take() {
+            Some(look) => Some(look),
+            None => self.begin(ebpf, now)?,
+        };
+        if let Some(mut look) = look {
+            if self.collect(ebpf, &mut look, now)? {
+                self.look = Some(look);
+            } else {
+                self.end(ebpf, &look)?;
+            }
         }
-        if now.saturating_sub(self.verified_at) >= VERIFIED_INTERVAL {
-            self.verified_at = now;
-            self.collect(ebpf, "VERIFIED", now)?;
-        }
-        self.decide(ebpf)
+        self.decide(ebpf)?;
+        Ok(self.look.is_some())
     }
 
-    fn collect(&mut self, ebpf: &Ebpf, table: &str, now: u64) -> Result<u64, CaptureError> {
+    fn begin(&self, ebpf: &Ebpf, now: u64) -> Result<Option<Look>, CaptureError> {
+        let table = if now >= self.unverified_due {
+            Table::Unverified
+        } else if now >= self.verified_due {
+            Table::Verified
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(Look {
+            table,
+            since: now,
+            entries: 0,
+            before: counters(ebpf)?,
+        }))
+    }
+
+    /// A table so large that looking at it takes longer than the time between two looks is looked at half of the time.
+    fn end(&mut self, ebpf: &Ebpf, look: &Look) -> Result<(), CaptureError> {
+        let taken = clock::monotonic().saturating_sub(look.since);
+        let next = |interval: u64| look.since + interval.max(2 * taken);
+        match look.table {
+            Table::Unverified => {
+                self.unverified_due = next(UNVERIFIED_INTERVAL);
+                self.unverified_entries = look.entries;
+                let after = counters(ebpf)?;
+                // What was put in before the look, not deleted by its end and not seen by it was evicted. The
+                // kernel does not say so itself.
+                let evicted = look.before[Counter::UnverifiedInserted as usize]
+                    .saturating_sub(after[Counter::UnverifiedDeleted as usize])
+                    .saturating_sub(look.entries);
+                self.evictions = self.evictions.max(evicted);
+                self.counters = after;
+            }
+            Table::Verified => self.verified_due = next(VERIFIED_INTERVAL),
+        }
+        Ok(())
+    }
+
+    /// Looks at some flows; whether there are more.
+    fn collect(&mut self, ebpf: &Ebpf, look: &mut Look, now: u64) -> Result<bool, CaptureError> {
         let ticks = Ticks::from_nanos(now);
         let (orders, overdue) = (&mut self.orders, &mut self.overdue);
         let patience = self.hold.saturating_add(OVERDUE);
-        let mut entries = 0;
-        batch::for_each::<FlowKey, FlowRecord>(object::map_data(ebpf, table)?, |key, record| {
-            entries += 1;
-            let times = record.times(ticks);
-            if record.state.after_silence(key.protocol, &times, true) != record.state
-                || record.state.is_expired(key.protocol, &times)
-            {
-                orders.push(Order {
-                    key: *key,
-                    ..Order::default()
-                });
+        let name = match look.table {
+            Table::Unverified => "UNVERIFIED",
+            Table::Verified => "VERIFIED",
+        };
+        let map = object::map_data(ebpf, name)?;
+        for _ in 0..BATCHES_A_TURN {
+            let more = self.walk.step(map, |key, record| {
+                look.entries += 1;
+                let times = record.times(ticks);
+                if record.state.after_silence(key.protocol, &times, true) != record.state
+                    || record.state.is_expired(key.protocol, &times)
+                {
+                    orders.push(Order {
+                        key: *key,
+                        ..Order::default()
+                    });
+                }
+                if record.state.is_held() && times.since_first >= patience {
+                    overdue.push((*key, *record));
+                }
+            });
+            if !more.map_err(|error| failed("reading the flow tables", &error))? {
+                return Ok(false);
             }
-            if record.state.is_held() && times.since_first >= patience {
-                overdue.push((*key, *record));
-            }
-        })
-        .map_err(|error| failed("reading the flow tables", &error))?;
-        Ok(entries)
+        }
+        Ok(true)
     }
 
     /// Has the kernel do these at the next chance, see [`Self::decide`].
