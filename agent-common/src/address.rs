@@ -85,7 +85,8 @@ impl Address {
         }
     }
 
-    /// All its bits mixed into 32, for a place in a small table; nobody's defence against addresses that are made to meet.
+    /// All its bits mixed into 32, the upper ones best, for a place in a small table; no defence against addresses that are
+    /// made to meet.
     #[inline(always)]
     #[must_use]
     pub const fn mixed(&self) -> u32 {

@@ -32,10 +32,6 @@ pub struct Plain {
     pub sender: Side,
     /// See [`crate::packet::tcp`]; 0 for UDP.
     pub tcp_flags: u8,
-    /// See [`Packet::transport_offset`].
-    pub transport_offset: u32,
-    /// See [`Packet::payload_length`].
-    pub payload_length: u32,
 }
 
 impl Plain {
@@ -46,10 +42,21 @@ impl Plain {
         self.key.port_a == port || self.key.port_b == port
     }
 
-    /// The packet, for those who want to know more of it than the hot path does.
+    /// The packet, for those who want to know more of it than the hot path does. It was read from `frame`, where its IP
+    /// header is `at`.
     #[inline(always)]
     #[must_use]
-    pub const fn packet(&self) -> Packet {
+    pub fn packet(&self, frame: &impl Words, at: u32) -> Packet {
+        // Asked again, since it is not to be known on the way here that it has been.
+        let (transport_offset, payload_length) = if !frame.has(at + IPV4_HEADER) {
+            (0, 0)
+        } else if frame.byte(at) >> 4 == 4 {
+            let total = u32::from(u16::from_be(frame.half(at + 2)));
+            (at + IPV4_HEADER, total.saturating_sub(IPV4_HEADER))
+        } else {
+            let payload = u16::from_be(frame.half(at + 4));
+            (at + IPV6_HEADER, u32::from(payload))
+        };
         let (source, source_port) = self.key.end(self.sender);
         let (destination, destination_port) = self.key.end(self.sender.other());
         Packet {
@@ -64,13 +71,14 @@ impl Plain {
             fragment: Fragment::None,
             zero: [0; 3],
             fragment_id: 0,
-            transport_offset: self.transport_offset,
-            payload_length: self.payload_length,
+            transport_offset,
+            payload_length,
         }
     }
 }
 
-const ETHERNET_HEADER: u32 = 14;
+/// Where the IP header is in an Ethernet frame without tags.
+pub const ETHERNET_HEADER: u32 = 14;
 const IPV4_HEADER: u32 = 20;
 const IPV6_HEADER: u32 = 40;
 /// Up to and with the flags of a TCP header; more than the ports of UDP.
@@ -112,13 +120,12 @@ fn ipv4(frame: &impl Words, at: u32) -> Option<Plain> {
     }
     let source = Address::from_v4_word(frame.word(at + 12));
     let destination = Address::from_v4_word(frame.word(at + 16));
-    let total = u32::from(u16::from_be(frame.half(at + 2)));
     transport(
         frame,
         at + IPV4_HEADER,
         frame.byte(at + 9),
-        (source, destination),
-        total.saturating_sub(IPV4_HEADER),
+        source,
+        destination,
     )
 }
 
@@ -134,8 +141,8 @@ fn ipv6(frame: &impl Words, at: u32) -> Option<Plain> {
         frame,
         at + IPV6_HEADER,
         frame.byte(at + 6),
-        (source, destination),
-        u32::from(u16::from_be(frame.half(at + 4))),
+        source,
+        destination,
     )
 }
 
@@ -144,8 +151,8 @@ fn transport(
     frame: &impl Words,
     at: u32,
     protocol: u8,
-    (source, destination): (Address, Address),
-    payload_length: u32,
+    source: Address,
+    destination: Address,
 ) -> Option<Plain> {
     let tcp_flags = match protocol {
         protocol::TCP if frame.has(at + TCP_HEAD) => frame.byte(at + 13),
@@ -163,8 +170,6 @@ fn transport(
         key,
         sender,
         tcp_flags,
-        transport_offset: at,
-        payload_length,
     })
 }
 

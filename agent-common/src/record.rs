@@ -241,7 +241,8 @@ impl AddressClass {
     #[inline(always)]
     #[must_use]
     pub const fn place(address: &Address) -> u32 {
-        address.mixed() & (Self::ENTRIES - 1)
+        // The upper bits: only they depend on all of the address.
+        address.mixed() >> (u32::BITS - Self::ENTRIES.ilog2())
     }
 
     /// The class of `address`, if this entry tells it.

@@ -88,7 +88,8 @@ fn watch(ctx: &TcContext, ethernet: bool, egress: bool) -> i32 {
             (*scratch).sight = sight;
             if let Some(plain) = &plain {
                 (*scratch).sight = sight.with(seen, plain.sender);
-                (*scratch).packet = plain.packet();
+                let at = if ethernet { plain::ETHERNET_HEADER } else { 0 };
+                (*scratch).packet = plain.packet(&frame, at);
                 (*scratch).key = plain.key;
             }
             // It comes back only if there is no such program.

@@ -236,7 +236,7 @@ extern "C" fn fp_pass(room: u32, verified: u32, from_a: u32) -> u32 {
     let packets = unsafe { (*record).packets };
     let wanted = wanted(settings.flags, packet, change.after(), sender, &packets);
     if change.happened() {
-        scratch.cause = Cause::default();
+        scratch.cause.clear();
         flow::settle_in(room, found.verified, change);
     }
     wanted as u32
@@ -455,19 +455,26 @@ fn begin(scratch: &mut Scratch, room: u32, sender: Side, settings: &Settings) ->
     let state = State(forget(scratch, state.0));
     // The exact clock, since a flow's age is counted from here.
     let now = flow::exact_time();
-    scratch.record = FlowRecord::new(state, slot, Ticks::from_nanos(now));
-    match sender {
-        Side::A => {
-            scratch.record.packets[0] = 1;
-            scratch.record.bytes[0] = scratch.sight.length;
-            scratch.record.points[0] = scratch.sight.point;
-        }
-        Side::B => {
-            scratch.record.packets[1] = 1;
-            scratch.record.bytes[1] = scratch.sight.length;
-            scratch.record.points[1] = scratch.sight.point;
-        }
+    let (a, b) = match sender {
+        Side::A => (1, 0),
+        Side::B => (0, 1),
+    };
+    let record = &mut scratch.record;
+    let (length, point) = (scratch.sight.length, scratch.sight.point);
+    // Counters one by one, and not to be merged: the compiler would call a function that zeroes bytes one by one.
+    // SAFETY: each is a field of the record.
+    unsafe {
+        (&raw mut record.packets[0]).write_volatile(a);
+        (&raw mut record.packets[1]).write_volatile(b);
+        (&raw mut record.bytes[0]).write_volatile(a * length);
+        (&raw mut record.bytes[1]).write_volatile(b * length);
     }
+    let now_ticks = Ticks::from_nanos(now);
+    record.first_seen = now_ticks;
+    record.last_seen = [now_ticks; 2];
+    record.state = state;
+    record.slot = slot;
+    record.points = [a as u16 * point, b as u16 * point];
     match UNVERIFIED.insert(&scratch.key, &scratch.record, u64::from(BPF_NOEXIST)) {
         Ok(()) => count(Counter::UnverifiedInserted),
         Err(EEXIST) => return false,
@@ -479,7 +486,7 @@ fn begin(scratch: &mut Scratch, room: u32, sender: Side, settings: &Settings) ->
         count_traffic(slot, sender == fresh.initiator(), &scratch.sight);
         flow::count_begun(slot, now);
     }
-    scratch.cause = Cause::default();
+    scratch.cause.clear();
     event::send(
         EventKind::Begun,
         &scratch.key,

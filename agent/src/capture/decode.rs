@@ -413,7 +413,12 @@ mod tests {
             prop_assert_eq!(ours.fragment, Fragment::None);
             prop_assert_eq!((plain.key, plain.sender), FlowKey::of(&ours));
             prop_assert_eq!(plain.tcp_flags, ours.tcp_flags);
-            prop_assert_eq!(plain.packet(), ours);
+            let at = if link == LinkType::Ethernet {
+                plain::ETHERNET_HEADER
+            } else {
+                0
+            };
+            prop_assert_eq!(plain.packet(&bytes, at), ours);
         }
         if outcome != Outcome::Ip {
             return Ok(());
