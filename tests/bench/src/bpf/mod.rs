@@ -236,7 +236,12 @@ impl Program {
 
     /// The newest program of this name that this process holds.
     pub(crate) fn own(name: &str) -> Result<Self> {
-        let id = own("bpf-prog", "prog_id:", 64, name)?;
+        Self::of("self", name)
+    }
+
+    /// The newest program of this name that a process holds.
+    pub(crate) fn of(process: &str, name: &str) -> Result<Self> {
+        let id = held(process, "bpf-prog", "prog_id:", 64, name)?;
         let descriptor = Attributes::new()
             .word(0, id)
             .open(command::PROGRAM_BY_ID)
@@ -247,7 +252,7 @@ impl Program {
 
 /// Bytes of kernel memory of the newest map of this name that this process holds.
 pub(crate) fn memory_of_map(name: &str) -> Result<u64> {
-    let id = own("bpf-map", "map_id:", 24, name)?;
+    let id = held("self", "bpf-map", "map_id:", 24, name)?;
     let descriptor = Attributes::new()
         .word(0, id)
         .open(command::MAP_BY_ID)
@@ -268,18 +273,18 @@ fn info(descriptor: &OwnedFd) -> Result<[u8; 80]> {
     Ok(info)
 }
 
-/// The greatest id of what this process has open and is named so. `flowproof`'s loader keeps its programs and maps to
+/// The greatest id of what a process has open and is named so. `flowproof`'s loader keeps its programs and maps to
 /// itself; the kernel tells them all the same.
-fn own(kind: &str, id_field: &str, name_at: usize, name: &str) -> Result<u32> {
+fn held(process: &str, kind: &str, id_field: &str, name_at: usize, name: &str) -> Result<u32> {
     let mut newest = None;
-    for entry in fs::read_dir("/proc/self/fd")? {
+    for entry in fs::read_dir(format!("/proc/{process}/fd"))? {
         let entry = entry?;
         let target = fs::read_link(entry.path()).unwrap_or_default();
         if target.to_str() != Some(&format!("anon_inode:{kind}")) {
             continue;
         }
         let number = entry.file_name();
-        let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", number.display()))?;
+        let text = fs::read_to_string(format!("/proc/{process}/fdinfo/{}", number.display()))?;
         let Some(id) = field(&text, id_field).and_then(|id| u32::try_from(id).ok()) else {
             continue;
         };
@@ -296,7 +301,7 @@ fn own(kind: &str, id_field: &str, name_at: usize, name: &str) -> Result<u32> {
             newest = newest.max(Some(id));
         }
     }
-    newest.with_context(|| format!("this process has no {kind} named {name}"))
+    newest.with_context(|| format!("process {process} has no {kind} named {name}"))
 }
 
 fn field(text: &str, name: &str) -> Option<u64> {
