@@ -3,22 +3,27 @@
 //!
 //! Read by pcap-parser, since libpcap refuses a pcapng file whose interfaces differ in link type. What is taken from
 //! its blocks is their raw fields, because times in powers of two and offsets in big-endian sections are beyond its
-//! helpers.
+//! helpers. Its parsers are called on a [`Window`], not its readers, which know one block at a time: a number of frames
+//! are at hand together, so that whoever judges them can look ahead.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use pcap_parser::nom::{self, IResult};
 use pcap_parser::pcapng::OptionCode;
-use pcap_parser::traits::PcapReaderIterator;
-use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
+use pcap_parser::{
+    Block, LegacyPcapBlock, PcapError, PcapHeader, parse_block_be, parse_block_le,
+    parse_pcap_frame, parse_pcap_frame_be, parse_pcap_frame_modified, parse_pcap_header,
+    parse_sectionheaderblock,
+};
 
 use super::CaptureError;
 use super::decode::LinkType;
+use super::window::Window;
 
-/// Bytes read at a time; also how much of a file is read before it is judged to be a capture.
-const BUFFER: usize = 1 << 16;
+/// Frames that are at hand together, at most.
+const AT_HAND: usize = 64;
 /// The largest block taken for one: libpcap's largest packet is 256 KiB (128 MiB for USB, which is no network).
 const LARGEST_BLOCK: usize = 1 << 24;
 
@@ -37,12 +42,12 @@ pub struct Frame<'a> {
     pub interface: usize,
 }
 
-/// Where a frame lies in the reader's buffer.
+/// Where a frame lies in the window.
 #[derive(Clone, Copy)]
-struct Current {
+struct Located {
     link: LinkType,
     time: u64,
-    /// Bytes from the start of the block to the frame.
+    /// Bytes from the start of the window to the frame.
     start: usize,
     length: usize,
     wire_length: u32,
@@ -115,18 +120,32 @@ impl Resolution {
     }
 }
 
+/// What a file's blocks are.
+enum Format {
+    /// pcap: how a packet is read, and how long its header is.
+    Pcap {
+        parse: fn(&[u8]) -> IResult<&[u8], LegacyPcapBlock<'_>, PcapError<&[u8]>>,
+        header: usize,
+    },
+    /// pcapng, and whether the section at hand is in big-endian order.
+    PcapNg { big_endian: bool },
+}
+
 /// An open capture file.
 pub struct CaptureFile {
     name: String,
-    reader: Box<dyn PcapReaderIterator + Send>,
-    failure: Arc<Mutex<Option<io::Error>>>,
+    window: Window,
+    format: Format,
     /// Interfaces of the section.
     section: Vec<FileInterface>,
-    section_is_big_endian: bool,
     names: Vec<String>,
-    current: Option<Current>,
-    /// Bytes of the block before the reader's next.
-    unconsumed: usize,
+    /// Frames at hand, in the window.
+    frames: Vec<Located>,
+    /// Which of them is the current one.
+    current: usize,
+    /// Bytes of the window up to the end of the last frame at hand.
+    located: usize,
+    /// Bytes of the file before the window.
     position: u64,
     skipped: u64,
     first_skipped: Option<i32>,
@@ -173,67 +192,73 @@ impl CaptureFile {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn read(name: &str, mut source: impl Read + Send + 'static) -> Result<Self, CaptureError> {
-        // pcap-parser wants the first block in one read, which a pipe does not give.
-        let mut head = vec![0; BUFFER];
-        let mut filled = 0;
-        while filled < head.len() {
-            match source.read(&mut head[filled..]) {
-                Ok(0) => break,
-                Ok(bytes) => filled += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(refused(name, error.to_string(), UNREADABLE)),
+    pub fn read(name: &str, source: impl Read + Send + 'static) -> Result<Self, CaptureError> {
+        let mut window = Window::new(source);
+        let (format, first) = loop {
+            // A pipe gives what there is; the first block may come in pieces.
+            window
+                .refill()
+                .map_err(|error| refused(name, error.to_string(), UNREADABLE))?;
+            let enough = window.is_exhausted() || window.is_full();
+            if window.data().len() < MAGIC && !enough {
+                continue;
             }
-        }
-        head.truncate(filled);
-        recognise(name, &head)?;
-        let failure = Arc::new(Mutex::new(None));
-        let watched = Watched {
-            source: io::Cursor::new(head).chain(source),
-            failure: Arc::clone(&failure),
+            recognise(name, window.data())?;
+            match begin(window.data()) {
+                Ok(begun) => break begun,
+                Err(Begin::Incomplete) if !enough => {}
+                Err(Begin::Incomplete) => {
+                    return Err(refused(name, "its header is cut short", NOT_A_CAPTURE));
+                }
+                Err(Begin::Invalid(kind)) => {
+                    return Err(refused(
+                        name,
+                        format!("no valid capture ({kind})"),
+                        NOT_A_CAPTURE,
+                    ));
+                }
+            }
         };
-        let reader = create_reader(BUFFER, watched).map_err(|error| match error {
-            PcapError::Incomplete(_) | PcapError::Eof => {
-                refused(name, "its header is cut short", NOT_A_CAPTURE)
-            }
-            other @ (PcapError::BufferTooSmall
-            | PcapError::UnexpectedEof
-            | PcapError::ReadError
-            | PcapError::HeaderNotRecognized
-            | PcapError::NomError(..)
-            | PcapError::OwnedNomError(..)) => refused(
-                name,
-                format!("no valid capture ({})", kind(&other)),
-                NOT_A_CAPTURE,
-            ),
-        })?;
         let mut file = Self {
             name: name.to_owned(),
-            reader,
-            failure,
+            window,
+            format,
             section: Vec::new(),
-            section_is_big_endian: false,
             names: Vec::new(),
-            current: None,
-            unconsumed: 0,
+            frames: Vec::with_capacity(AT_HAND),
+            current: 0,
+            located: 0,
             position: 0,
             skipped: 0,
             first_skipped: None,
             broken: false,
             latest: 0,
         };
-        file.refuse_foreign_link()?;
+        if let Some(header) = first {
+            file.begin_pcap(&header)?;
+        }
         Ok(file)
     }
 
     /// A pcap file has one link type; if that is not supported, nothing in it is.
-    fn refuse_foreign_link(&mut self) -> Result<(), CaptureError> {
-        if let Ok((_, PcapBlockOwned::LegacyHeader(header))) = self.reader.next() {
-            let number = link_number(header.network.0);
-            if LinkType::from_number(number).is_none() {
-                return Err(unsupported(&self.name, number));
-            }
+    fn begin_pcap(&mut self, header: &PcapHeader) -> Result<(), CaptureError> {
+        let number = link_number(header.network.0);
+        let link = LinkType::from_number(number);
+        if link.is_none() {
+            return Err(unsupported(&self.name, number));
         }
+        self.section.push(FileInterface {
+            link,
+            number,
+            resolution: if header.is_nanosecond_precision() {
+                Resolution::NANOSECONDS
+            } else {
+                Resolution::MICROSECONDS
+            },
+            name: 0,
+        });
+        self.names.push(self.name.clone());
+        self.located = header.size();
         Ok(())
     }
 
@@ -280,117 +305,219 @@ impl CaptureFile {
     /// [`CaptureError::File`]: the file is cut short or damaged here. There is nothing more to read, but what was
     /// read before stands.
     pub fn advance(&mut self) -> Result<bool, CaptureError> {
-        self.current = None;
+        if self.current + 1 < self.frames.len() {
+            self.current += 1;
+            return Ok(true);
+        }
+        self.locate()
+    }
+
+    /// Goes on by as many of the frames at hand, see [`Self::ahead`].
+    pub fn skip(&mut self, frames: usize) {
+        self.current = (self.current + frames).min(self.frames.len());
+    }
+
+    /// Finds the frames that come next: as many as are in memory, or the first, read from the file.
+    fn locate(&mut self) -> Result<bool, CaptureError> {
+        self.frames.clear();
+        self.current = 0;
         while !self.broken {
-            if self.unconsumed > 0 {
-                self.reader.consume(self.unconsumed);
-                self.position += self.unconsumed as u64;
-                self.unconsumed = 0;
+            self.window.consume(self.located);
+            self.position += self.located as u64;
+            self.located = 0;
+            let stop = self.locate_in_window();
+            if !self.frames.is_empty() {
+                // What stopped it comes again when these have been judged.
+                return Ok(true);
             }
-            let before = self.reader.data().len();
-            let stop = match self.reader.next() {
-                Ok((length, block)) => {
-                    self.unconsumed = length;
-                    match note(
-                        &block,
-                        &mut self.section,
-                        &mut self.section_is_big_endian,
-                        &self.name,
-                        &mut self.names,
-                    ) {
-                        Noted::Nothing => continue,
-                        Noted::Packet(interface, header) => {
-                            if self.take(interface, &header) {
-                                return Ok(true);
-                            }
-                            continue;
-                        }
-                        Noted::Nonsense(what) => Some(what),
-                    }
-                }
-                Err(PcapError::Eof) => return Ok(false),
-                Err(PcapError::UnexpectedEof) => Some("it is cut short"),
-                Err(PcapError::Incomplete(_) | PcapError::BufferTooSmall) => None,
-                Err(_) => Some("the block there is malformed"),
-            };
             match stop {
-                Some(what) => return Err(self.breaks(what)),
-                None => self.refill(before)?,
+                Stop::Full => {}
+                Stop::Incomplete if self.window.is_exhausted() => {
+                    if self.window.data().len() == self.located {
+                        return Ok(false);
+                    }
+                    return Err(self.breaks("it is cut short"));
+                }
+                Stop::Incomplete => self.refill()?,
+                Stop::Nonsense(what) => return Err(self.breaks(what)),
             }
         }
         Ok(false)
     }
 
-    fn refill(&mut self, before: usize) -> Result<(), CaptureError> {
-        if self.reader.refill().is_err() {
-            return Err(self.breaks("it can't be read on"));
+    /// Walks over the blocks in the window until enough frames are found.
+    fn locate_in_window(&mut self) -> Stop {
+        let data = self.window.data();
+        while self.frames.len() < AT_HAND {
+            let rest = &data[self.located..];
+            let noted = match &mut self.format {
+                Format::Pcap { parse, header } => match parse(rest) {
+                    Ok((rest, packet)) => {
+                        let noted = note_packet(&packet, *header, &self.section);
+                        (data.len() - rest.len(), noted)
+                    }
+                    Err(error) => return Stop::of(&error),
+                },
+                Format::PcapNg { big_endian } => {
+                    let parse = if *big_endian {
+                        parse_block_be
+                    } else {
+                        parse_block_le
+                    };
+                    match parse(rest) {
+                        Ok((rest, block)) => {
+                            let noted = note(
+                                &block,
+                                &mut self.section,
+                                big_endian,
+                                &self.name,
+                                &mut self.names,
+                            );
+                            (data.len() - rest.len(), noted)
+                        }
+                        Err(error) => return Stop::of(&error),
+                    }
+                }
+            };
+            let (end, noted) = noted;
+            match noted {
+                Noted::Nothing => {}
+                Noted::Packet(interface, header) => {
+                    let interface = self.section[interface];
+                    if let Some(link) = interface.link {
+                        // A block without a time comes no earlier than the one before it.
+                        if let Some(time) = header.time {
+                            self.latest = interface.resolution.nanos(time);
+                        }
+                        self.frames.push(Located {
+                            link,
+                            time: self.latest,
+                            start: self.located + header.start,
+                            length: header.length,
+                            // Some writers leave the length on the wire empty.
+                            wire_length: header
+                                .wire_length
+                                .max(u32::try_from(header.length).unwrap_or(u32::MAX)),
+                            interface: interface.name,
+                        });
+                    } else {
+                        self.skipped += 1;
+                        self.first_skipped.get_or_insert(interface.number);
+                    }
+                }
+                Noted::Nonsense(what) => return Stop::Nonsense(what),
+            }
+            self.located = end;
         }
-        // A full buffer holds a part of one block.
-        if self.reader.data().len() == before && !self.reader.reader_exhausted() {
-            let wanted = before.max(BUFFER) * 2;
-            if wanted > LARGEST_BLOCK || !self.reader.grow(wanted) {
+        Stop::Full
+    }
+
+    fn refill(&mut self) -> Result<(), CaptureError> {
+        self.window.consume(self.located);
+        self.position += self.located as u64;
+        self.located = 0;
+        if self.window.is_full() {
+            // It holds a part of one block.
+            let wanted = self.window.data().len() * 2;
+            if wanted > LARGEST_BLOCK {
                 return Err(self.breaks("the block there claims to be larger than any packet"));
             }
+            self.window.grow(wanted);
         }
-        Ok(())
+        self.window
+            .refill()
+            .map_err(|error| self.breaks(&error.to_string()))
     }
 
     fn breaks(&mut self, what: &str) -> CaptureError {
         self.broken = true;
-        let failure = self
-            .failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let reason = match failure {
-            Some(error) => format!("after {} bytes: {error}", self.position),
-            None => format!("after {} bytes: {what}", self.position),
-        };
-        refused(&self.name, reason, CUT)
-    }
-
-    /// Makes a packet the current frame, if its link type is supported.
-    fn take(&mut self, interface: usize, header: &Header) -> bool {
-        let interface = self.section[interface];
-        let Some(link) = interface.link else {
-            self.skipped += 1;
-            self.first_skipped.get_or_insert(interface.number);
-            return false;
-        };
-        // A block without a time comes no earlier than the one before it.
-        if let Some(time) = header.time {
-            self.latest = interface.resolution.nanos(time);
-        }
-        self.current = Some(Current {
-            link,
-            time: self.latest,
-            start: header.start,
-            length: header.length,
-            // Some writers leave the length on the wire empty.
-            wire_length: header
-                .wire_length
-                .max(u32::try_from(header.length).unwrap_or(u32::MAX)),
-            interface: interface.name,
-        });
-        true
+        let position = self.position + self.located as u64;
+        refused(&self.name, format!("after {position} bytes: {what}"), CUT)
     }
 
     /// The frame that [`Self::advance`] went to.
     #[must_use]
     pub fn frame(&self) -> Option<Frame<'_>> {
-        let current = self.current?;
+        self.ahead(0)
+    }
+
+    /// The frame so many after that, if it is at hand.
+    #[inline]
+    #[must_use]
+    pub fn ahead(&self, frames: usize) -> Option<Frame<'_>> {
+        let located = self.frames.get(self.current + frames)?;
         let data = self
-            .reader
+            .window
             .data()
-            .get(current.start..current.start + current.length)?;
+            .get(located.start..located.start + located.length)?;
         Some(Frame {
-            link: current.link,
-            time: current.time,
+            link: located.link,
+            time: located.time,
             data,
-            wire_length: current.wire_length,
-            interface: current.interface,
+            wire_length: located.wire_length,
+            interface: located.interface,
         })
     }
+}
+
+/// Why no more frames were found in the window.
+enum Stop {
+    /// There are enough.
+    Full,
+    /// The next block goes on behind the window.
+    Incomplete,
+    /// It is none.
+    Nonsense(&'static str),
+}
+
+impl Stop {
+    fn of(error: &nom::Err<PcapError<&[u8]>>) -> Self {
+        match error {
+            nom::Err::Incomplete(_) => Self::Incomplete,
+            nom::Err::Error(_) | nom::Err::Failure(_) => {
+                Self::Nonsense("the block there is malformed")
+            }
+        }
+    }
+}
+
+/// Bytes that tell a capture from anything else.
+const MAGIC: usize = 6;
+
+/// Why the first bytes are no beginning of a capture.
+enum Begin {
+    Incomplete,
+    Invalid(&'static str),
+}
+
+/// The format that a file begins in, and the header if that is pcap's.
+fn begin(data: &[u8]) -> Result<(Format, Option<PcapHeader>), Begin> {
+    let failed = |error: nom::Err<PcapError<&[u8]>>| match error {
+        nom::Err::Incomplete(_) => Begin::Incomplete,
+        nom::Err::Error(error) | nom::Err::Failure(error) => Begin::Invalid(kind(&error)),
+    };
+    if data.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]) {
+        parse_sectionheaderblock(data).map_err(failed)?;
+        return Ok((Format::PcapNg { big_endian: false }, None));
+    }
+    let (_, header) = parse_pcap_header(data).map_err(failed)?;
+    let format = if header.is_modified_format() {
+        Format::Pcap {
+            parse: parse_pcap_frame_modified,
+            header: 24,
+        }
+    } else if header.is_bigendian() {
+        Format::Pcap {
+            parse: parse_pcap_frame_be,
+            header: 16,
+        }
+    } else {
+        Format::Pcap {
+            parse: parse_pcap_frame,
+            header: 16,
+        }
+    };
+    Ok((format, Some(header)))
 }
 
 enum Noted {
@@ -400,64 +527,43 @@ enum Noted {
     Nonsense(&'static str),
 }
 
-/// Takes from a block what is needed later.
+/// Takes from a packet of a pcap file what is needed.
+#[inline]
+fn note_packet(packet: &LegacyPcapBlock<'_>, start: usize, section: &[FileInterface]) -> Noted {
+    let Some(interface) = section.first() else {
+        return Noted::Nonsense("a packet comes before the header");
+    };
+    let units = if interface.resolution == Resolution::NANOSECONDS {
+        1_000_000_000
+    } else {
+        1_000_000
+    };
+    Noted::Packet(
+        0,
+        Header {
+            time: Some(u64::from(packet.ts_sec) * units + u64::from(packet.ts_usec)),
+            start,
+            length: packet.data.len(),
+            wire_length: packet.origlen,
+        },
+    )
+}
+
+/// Takes from a block of a pcapng file what is needed later.
 fn note(
-    block: &PcapBlockOwned<'_>,
+    block: &Block<'_>,
     section: &mut Vec<FileInterface>,
     big_endian: &mut bool,
     file: &str,
     names: &mut Vec<String>,
 ) -> Noted {
-    let mut name_index = |name: &str| match names.iter().position(|known| known == name) {
-        Some(index) => index,
-        None => {
-            names.push(name.to_owned());
-            names.len() - 1
-        }
-    };
     match block {
-        PcapBlockOwned::LegacyHeader(header) => {
-            let number = link_number(header.network.0);
-            section.push(FileInterface {
-                link: LinkType::from_number(number),
-                number,
-                resolution: if header.is_nanosecond_precision() {
-                    Resolution::NANOSECONDS
-                } else {
-                    Resolution::MICROSECONDS
-                },
-                name: name_index(file),
-            });
-            // The variant with 24-byte packet headers is told by its magic number alone.
-            *big_endian = header.is_modified_format();
-            Noted::Nothing
-        }
-        PcapBlockOwned::Legacy(packet) => {
-            let Some(interface) = section.first() else {
-                return Noted::Nonsense("a packet comes before the header");
-            };
-            let start = if *big_endian { 24 } else { 16 };
-            let units = if interface.resolution == Resolution::NANOSECONDS {
-                1_000_000_000
-            } else {
-                1_000_000
-            };
-            Noted::Packet(
-                0,
-                Header {
-                    time: Some(u64::from(packet.ts_sec) * units + u64::from(packet.ts_usec)),
-                    start,
-                    length: packet.data.len(),
-                    wire_length: packet.origlen,
-                },
-            )
-        }
-        PcapBlockOwned::NG(Block::SectionHeader(header)) => {
+        Block::SectionHeader(header) => {
             section.clear();
             *big_endian = header.big_endian();
             Noted::Nothing
         }
-        PcapBlockOwned::NG(Block::InterfaceDescription(description)) => {
+        Block::InterfaceDescription(description) => {
             let offset = description
                 .options
                 .iter()
@@ -474,18 +580,22 @@ fn note(
                 return Noted::Nonsense("an interface has an impossible time resolution");
             };
             let name = match description.if_name() {
-                Some(Ok(name)) => name_index(name),
-                Some(Err(_)) | None => name_index(&format!("{file}#{}", section.len())),
+                Some(Ok(name)) => name.to_owned(),
+                Some(Err(_)) | None => format!("{file}#{}", section.len()),
             };
+            let known = names.iter().position(|known| *known == name);
             section.push(FileInterface {
                 link: LinkType::from_number(description.linktype.0),
                 number: description.linktype.0,
                 resolution,
-                name,
+                name: known.unwrap_or(names.len()),
             });
+            if known.is_none() {
+                names.push(name);
+            }
             Noted::Nothing
         }
-        PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
+        Block::EnhancedPacket(packet) => {
             let interface = packet.if_id as usize;
             if interface >= section.len() {
                 return Noted::Nonsense("a packet names an interface that is not described");
@@ -500,10 +610,10 @@ fn note(
                 },
             )
         }
-        PcapBlockOwned::NG(Block::SimplePacket(_)) if section.is_empty() => {
+        Block::SimplePacket(_) if section.is_empty() => {
             Noted::Nonsense("a packet comes before the description of its interface")
         }
-        PcapBlockOwned::NG(Block::SimplePacket(packet)) => Noted::Packet(
+        Block::SimplePacket(packet) => Noted::Packet(
             0,
             Header {
                 time: None,
@@ -513,7 +623,13 @@ fn note(
             },
         ),
         // Statistics, names, comments and what is yet to be invented.
-        PcapBlockOwned::NG(_) => Noted::Nothing,
+        Block::NameResolution(_)
+        | Block::InterfaceStatistics(_)
+        | Block::SystemdJournalExport(_)
+        | Block::DecryptionSecrets(_)
+        | Block::ProcessInformation(_)
+        | Block::Custom(_)
+        | Block::Unknown(_) => Noted::Nothing,
     }
 }
 
@@ -569,27 +685,6 @@ fn kind(error: &PcapError<&[u8]>) -> &'static str {
         PcapError::ReadError => "read error",
         PcapError::HeaderNotRecognized => "header not recognised",
         PcapError::NomError(..) | PcapError::OwnedNomError(..) => "malformed",
-    }
-}
-
-/// Keeps the error of a read, which pcap-parser drops.
-struct Watched<R> {
-    source: R,
-    failure: Arc<Mutex<Option<io::Error>>>,
-}
-
-impl<R: Read> Read for Watched<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.source.read(into) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                    return Err(io::ErrorKind::Other.into());
-                }
-                Ok(bytes) => return Ok(bytes),
-            }
-        }
     }
 }
 

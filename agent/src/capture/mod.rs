@@ -24,6 +24,8 @@ pub mod open;
 pub mod replay;
 #[forbid(unsafe_code)]
 pub mod user_space;
+#[forbid(unsafe_code)]
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;

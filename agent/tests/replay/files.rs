@@ -213,7 +213,7 @@ fn what_is_no_capture_is_refused_with_a_remedy() {
         (b"\x1f\x8b\x08whatever", "compressed with gzip"),
         (b"\x28\xb5\x2f\xfdwhatever", "compressed with zstd"),
         (&[0xd4, 0xc3, 0xb2, 0xa1, 2, 0], "cut short"),
-        (&[0x0a, 0x0d, 0x0d, 0x0a, 2, 0], "capture"),
+        (&[0x0a, 0x0d, 0x0d, 0x0a, 2, 0], "cut short"),
         (&foreign_link.bytes, "link type 147 is not supported"),
     ];
     for (bytes, words) in cases {
