@@ -16,6 +16,7 @@ use etherparse::{
 use flowproof_common::address::Address;
 use flowproof_common::packet::{Fragment, Packet};
 use flowproof_common::parse::{MAX_EXTENSION_HEADERS, MAX_VLAN_TAGS, Outcome, ether_type};
+use flowproof_common::plain::{self, Plain};
 use flowproof_common::protocol;
 
 /// How frames of a capture begin (<https://www.tcpdump.org/linktypes.html>).
@@ -76,6 +77,32 @@ pub fn frame(link: LinkType, frame: &[u8], packet: &mut Packet) -> Outcome {
         LinkType::Cooked2 => cooked(frame, 8, 0, 20, packet),
         LinkType::Loopback => loopback(frame, packet),
     }
+}
+
+/// Reads a frame if it is a plain packet behind a link header of no further interest.
+#[inline(always)]
+#[must_use]
+pub fn plain(link: LinkType, frame: &[u8]) -> Option<Plain> {
+    match link {
+        LinkType::Ethernet => plain::ethernet(&frame),
+        LinkType::RawIp => plain::raw_ip(&frame),
+        LinkType::Ipv4
+        | LinkType::Ipv6
+        | LinkType::Cooked
+        | LinkType::Cooked2
+        | LinkType::Loopback => None,
+    }
+}
+
+/// The packet that a plain one is: what [`self::frame`] reads from the same bytes, for less.
+#[must_use]
+pub fn unfold(plain: &Plain, link: LinkType, frame: &[u8]) -> Packet {
+    let at = if link == LinkType::Ethernet {
+        plain::ETHERNET_HEADER
+    } else {
+        0
+    };
+    plain.packet(&frame, at)
 }
 
 /// The packet that an ICMP error quotes (RFC 792; RFC 4443, section 2.4 c), if enough of it is there to
@@ -357,7 +384,7 @@ mod tests {
         VlanId,
     };
     use flowproof_common::key::FlowKey;
-    use flowproof_common::{parse, plain};
+    use flowproof_common::parse;
     use proptest::prelude::*;
 
     const V4: ([u8; 4], [u8; 4]) = ([10, 0, 0, 1], [10, 0, 0, 2]);
@@ -399,26 +426,12 @@ mod tests {
         let (mut ours, mut kernel) = (Packet::default(), Packet::default());
         let outcome = frame(link, bytes, &mut ours);
         prop_assert_eq!(outcome, kernels(link, bytes, &mut kernel));
-        let plain = match link {
-            LinkType::Ethernet => plain::ethernet(&bytes),
-            LinkType::RawIp => plain::raw_ip(&bytes),
-            LinkType::Ipv4
-            | LinkType::Ipv6
-            | LinkType::Cooked
-            | LinkType::Cooked2
-            | LinkType::Loopback => None,
-        };
-        if let Some(plain) = plain {
+        if let Some(plain) = super::plain(link, bytes) {
+            prop_assert_eq!(unfold(&plain, link, bytes), ours);
             prop_assert_eq!(outcome, Outcome::Ip);
             prop_assert_eq!(ours.fragment, Fragment::None);
             prop_assert_eq!((plain.key, plain.sender), FlowKey::of(&ours));
             prop_assert_eq!(plain.tcp_flags, ours.tcp_flags);
-            let at = if link == LinkType::Ethernet {
-                plain::ETHERNET_HEADER
-            } else {
-                0
-            };
-            prop_assert_eq!(plain.packet(&bytes, at), ours);
         }
         if outcome != Outcome::Ip {
             return Ok(());

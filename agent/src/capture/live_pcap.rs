@@ -18,7 +18,7 @@ use pcap::{Active, Linktype, Precision};
 use super::decode::LinkType;
 use super::user_space::{Captured, UserSpace};
 use super::{Backend, Capture, CaptureError, Interface, Progress, Snapshot, clock};
-use crate::flow::{Limits, Span};
+use crate::flow::{Limits, Moments};
 use crate::matrix::installed::Installed;
 use crate::names::{self, Namer};
 
@@ -219,7 +219,7 @@ impl LivePcap {
     }
 
     /// Reads what there is, up to a batch an interface; whether nothing is left.
-    fn drain(&mut self, to_monotonic: i128, sink: &mut impl FnMut(&Event, Span)) -> bool {
+    fn drain(&mut self, to_monotonic: i128, sink: &mut impl FnMut(&Event, Moments)) -> bool {
         let mut all_read = true;
         let mut broken = Vec::new();
         for (index, handle) in &mut self.handles {
@@ -305,7 +305,7 @@ impl Capture for LivePcap {
         self.wait(timeout)?;
         let now = clock::monotonic();
         let to_monotonic = -clock::epoch_offset();
-        let sink = &mut |event: &Event, _: Span| sink(event);
+        let sink = &mut |event: &Event, _: Moments| sink(event);
         if self.drain(to_monotonic, sink) {
             // Packets of the last moments may still be in a block that the kernel holds back.
             let settled = now.saturating_sub(u64::try_from(2 * RETIRE.as_nanos()).unwrap_or(0));

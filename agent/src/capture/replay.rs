@@ -15,7 +15,7 @@ use flowproof_common::record::{ATTACH_GRACE, Event, FlowRecord};
 use super::file::CaptureFile;
 use super::user_space::{Captured, UserSpace};
 use super::{Backend, Capture, CaptureError, Interface, Progress, Snapshot};
-use crate::flow::{FlowTable, Limits, Span};
+use crate::flow::{FlowTable, Limits, Moments, Span};
 use crate::matrix::installed::Installed;
 use crate::names::{self, Namer};
 
@@ -88,36 +88,59 @@ impl Replay {
     }
 
     /// Judges some frames. `sink` gets every state change with the flow's exact times.
-    pub fn step(&mut self, sink: &mut impl FnMut(&Event, Span)) -> Progress {
+    pub fn step(&mut self, sink: &mut impl FnMut(&Event, Moments)) -> Progress {
         if !self.started {
             self.started = true;
             for index in 0..self.sources.len() {
                 self.advance(index);
             }
         }
-        for _ in 0..BATCH {
+        let mut left = BATCH;
+        while left > 0 {
             let Some(Reverse((_, index))) = self.next.pop() else {
                 self.judge.advance_time(self.last, sink);
                 self.judge.finish(sink);
                 return Progress::End;
             };
-            self.judge_frame(index, sink);
+            left -= self.judge_frames(index, left, sink);
             self.advance(index);
         }
         Progress::Live
     }
 
-    fn judge_frame(&mut self, index: usize, sink: &mut impl FnMut(&Event, Span)) {
+    /// Judges the file's next frame, and those behind it whose turn it is before any other file's, if they are at hand and
+    /// no more than `most`; how many.
+    fn judge_frames(
+        &mut self,
+        index: usize,
+        most: usize,
+        sink: &mut impl FnMut(&Event, Moments),
+    ) -> usize {
         let begins = self.sources[index].lane.is_none();
         let lane = match self.sources[index].lane {
             Some(lane) => lane,
             None => self.take_lane(index),
         };
         let source = &mut self.sources[index];
-        let Some(frame) = source.file.frame() else {
-            return;
+        let Some(first) = source.file.frame() else {
+            return 1;
         };
-        while source.points.len() <= frame.interface {
+        // A capture begins with the first file, and anew with one that does not follow closely.
+        if begins && (self.first.is_none() || first.time.saturating_sub(self.last) > ATTACH_GRACE) {
+            self.judge.attached(first.time);
+        }
+        self.first.get_or_insert(first.time);
+        let other = self.next.peek().map(|Reverse(other)| *other);
+        let (mut count, mut interfaces) = (0, 0);
+        while count < most
+            && let Some(frame) = source.file.ahead(count)
+            && (count == 0 || other.is_none_or(|other| (frame.time, index) < other))
+        {
+            self.last = self.last.max(frame.time);
+            interfaces = interfaces.max(frame.interface + 1);
+            count += 1;
+        }
+        while source.points.len() < interfaces {
             let name = &source.file.interfaces()[source.points.len()];
             let numbers = &mut self.lanes[lane].numbers;
             if numbers.len() == source.points.len() {
@@ -127,22 +150,22 @@ impl Replay {
             let number = numbers[source.points.len()];
             source.points.push((self.judge.add_interface(name), number));
         }
-        let (counters, number) = source.points[frame.interface];
-        // A capture begins with the first file, and anew with one that does not follow closely.
-        if begins && (self.first.is_none() || frame.time.saturating_sub(self.last) > ATTACH_GRACE) {
-            self.judge.attached(frame.time);
-        }
-        self.first.get_or_insert(frame.time);
-        self.last = self.last.max(frame.time);
-        let captured = Captured {
-            link: frame.link,
-            data: frame.data,
-            wire_length: frame.wire_length,
-            time: frame.time,
-            interface: counters,
-            number,
+        let source = &*source;
+        let captured = |at: usize| {
+            let frame = source.file.ahead(at)?;
+            let (interface, number) = source.points[frame.interface];
+            Some(Captured {
+                link: frame.link,
+                data: frame.data,
+                wire_length: frame.wire_length,
+                time: frame.time,
+                interface,
+                number,
+            })
         };
-        self.judge.on_frame(&captured, sink);
+        self.judge.on_frames(count, captured, sink);
+        self.sources[index].file.skip(count - 1);
+        count
     }
 
     /// The lane of a file that begins: that of a file at its end, most likely one named alike, or a new one.

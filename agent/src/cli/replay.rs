@@ -6,6 +6,7 @@ mod gather;
 mod hours;
 mod judged;
 mod lines;
+mod tally;
 mod text;
 
 use std::io::{self, Write};
@@ -20,7 +21,7 @@ use crate::capture::file::{CaptureFile, open_all};
 use crate::capture::replay::Replay;
 use crate::capture::{Capture as _, CaptureError, Progress, Snapshot};
 use crate::draft::{DraftReport, Judge};
-use crate::export::flow_line::{FlowLine, verdict_name};
+use crate::export::flow_line::FlowLine;
 use crate::flow::{Limits, Span};
 use crate::names::{self, wall_time};
 use crate::verdict::requirement::State;
@@ -31,7 +32,9 @@ use draft::DraftArguments;
 use gather::{Flow, Gatherer};
 use judged::Row;
 use lines::SummaryLine;
+use tally::Tally;
 
+pub(super) use gather::Wanted;
 pub(in crate::cli) use hours::hours;
 pub(super) use judged::Judged;
 
@@ -82,7 +85,9 @@ enum FailOn {
 /// All that a replay found.
 struct Found {
     judged: Judged,
+    /// None of them if only the summary is told.
     flows: Vec<Flow>,
+    tally: Tally,
     rows: Vec<Row>,
     summary: SummaryLine,
     draft: Option<DraftReport>,
@@ -172,23 +177,30 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
             return Ok(Outcome::FallsShort);
         }
     }
+    let wanted = if arguments.quiet && judge.is_none() {
+        Wanted::Sum
+    } else {
+        Wanted::Flows
+    };
     let Replayed {
         flows,
+        tally,
         totals,
         lossy,
         span,
         complaints,
-    } = replay(files, &mut judged);
-    let rows = judged.rows(&flows, lossy);
+    } = replay(files, &mut judged, wanted);
+    let rows = judged.rows(&tally, lossy);
     let states: Vec<State> = rows.iter().map(|row| row.finding.state).collect();
     let found = Found {
-        summary: SummaryLine::new(&totals, span, &flows, &states),
+        summary: SummaryLine::new(&totals, span, &tally, &states),
         draft: judge.map(|mut judge| {
             draft::add_capture(&mut judge, &flows, lossy);
             judge.report()
         }),
         judged,
         flows,
+        tally,
         rows,
     };
     print(|out| {
@@ -263,8 +275,10 @@ fn run_ledger(arguments: &Arguments, paths: &Paths, ledger: &Path) -> Result<Out
 
 /// What files hold, judged.
 pub(super) struct Replayed {
-    /// In the order of their first packets.
+    /// In the order of their first packets, if they were wanted.
     pub(super) flows: Vec<Flow>,
+    /// Their sum.
+    pub(super) tally: Tally,
     /// What was counted.
     pub(super) totals: Snapshot,
     /// Whether packets may have been missed.
@@ -276,15 +290,17 @@ pub(super) struct Replayed {
 }
 
 /// Judges the files as far as they can be read.
-pub(super) fn replay(files: Vec<CaptureFile>, judged: &mut Judged) -> Replayed {
+pub(super) fn replay(files: Vec<CaptureFile>, judged: &mut Judged, wanted: Wanted) -> Replayed {
     let mut replay = Replay::new(files, Limits::default(), names::Settings::default());
     replay.judge_by(judged.installed());
-    let mut gatherer = Gatherer::default();
-    while replay.step(&mut |event, span| gatherer.on_event(event, span)) == Progress::Live {}
+    let mut gatherer = Gatherer::new(wanted);
+    while replay.step(&mut |event, moments| gatherer.on_event(event, moments)) == Progress::Live {}
     let totals = replay.totals();
     judged.follow(replay.namer());
+    let (flows, tally) = gatherer.finish(replay.table(), replay.namer());
     Replayed {
-        flows: gatherer.finish(replay.table(), replay.namer()),
+        flows,
+        tally,
         lossy: totals.losses(),
         totals,
         span: replay.span(),
@@ -297,9 +313,9 @@ impl Found {
         let in_state = |state| move |row: &Row| row.finding.state == state;
         match what {
             FailOn::Unexpected => self
-                .flows
-                .iter()
-                .any(|flow| verdict_name(flow.record.state) == Verdict::Unexpected.name()),
+                .tally
+                .by_verdict()
+                .contains_key(Verdict::Unexpected.name()),
             FailOn::Blocked => self.rows.iter().any(in_state(State::Blocked)),
             FailOn::Silent => self
                 .rows

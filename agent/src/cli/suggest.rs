@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::replay::{Judged, Replayed, hours, replay};
+use super::replay::{Judged, Replayed, Wanted, hours, replay};
 use super::tags::TagArguments;
 use super::when::When;
 use super::{Error, Outcome, ledger, print, print_error, snippet};
@@ -186,7 +186,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Error> {
             span,
             complaints: incomplete,
             ..
-        } = replay(files, &mut judged);
+        } = replay(files, &mut judged, Wanted::Flows);
         page.source = captures(&arguments.capture);
         page.since = span.map(|span| time(span.first));
         page.until = span.map(|span| time(span.last));

@@ -3,8 +3,12 @@
 //! clock, so that a test drives hours of traffic in microseconds.
 
 mod fragments;
+mod index;
 pub mod notes;
+mod slab;
 mod store;
 pub mod table;
 
-pub use table::{FlowTable, FlowView, Limits, Sight, Span, Treatment};
+pub use table::{
+    FlowTable, FlowView, Limits, Moments, PlainSight, Prepared, Sight, Span, Treatment,
+};

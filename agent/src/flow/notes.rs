@@ -36,6 +36,15 @@ pub struct Notes {
 }
 
 impl Notes {
+    /// Of a flow of which there is nothing to tell but when it was answered; 0 if it never was decided.
+    #[must_use]
+    pub fn of_answer(decided: u64) -> Self {
+        Self {
+            decided,
+            ..Self::default()
+        }
+    }
+
     /// Notes an event of the flow.
     pub fn note(&mut self, event: &Event) {
         if event.kind == EventKind::Decided as u8 {

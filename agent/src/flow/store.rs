@@ -1,14 +1,18 @@
 //! Where flow records lie: one hash look-up finds any flow; idle order and timers are lists through the
-//! entries themselves, so that neither eviction nor a deadline ever scans the table.
+//! entries, so that neither eviction nor a deadline ever scans the table.
+//!
+//! What every packet needs of a flow lies in two cache lines of their own; what only a change of state needs lies beside.
 
 use std::hash::{BuildHasher, Hasher};
+use std::hint::black_box;
 
 use flowproof_common::key::FlowKey;
 use flowproof_common::record::FlowRecord;
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
-use super::table::Span;
+use super::index::Index;
+use super::slab::Slab;
+use super::table::Moments;
 
 /// No entry.
 const NIL: u32 = u32::MAX;
@@ -16,6 +20,8 @@ const NIL: u32 = u32::MAX;
 pub(super) const BUCKET_SHIFT: u32 = 27;
 /// Buckets of the wheel, a power of two: about 137 s. Later deadlines are looked at again once a turn.
 const BUCKETS: u64 = 1024;
+/// In place of a bucket of the wheel: no timer.
+const NO_TIMER: u16 = u16::MAX;
 
 #[derive(Clone, Copy)]
 struct Link {
@@ -28,28 +34,40 @@ const UNLINKED: Link = Link {
     next: NIL,
 };
 
+/// A flow.
+#[repr(C, align(64))]
 pub(super) struct Entry {
     pub(super) key: FlowKey,
     pub(super) record: FlowRecord,
-    pub(super) span: Span,
-    /// Bucket of the timer that is set.
-    due: u64,
-    timer: Link,
-    idle: Link,
-    /// Bucket in which the entry was last moved to the end of the idle list.
-    touched: u64,
+    pub(super) moments: Moments,
+    /// Bucket in which the entry was last moved to the end of the idle list; its low bits will do.
+    touched: u32,
     pub(super) verified: bool,
     live: bool,
+}
+const _: () = assert!(size_of::<Entry>() == 128);
+
+/// The lists that an entry is in.
+struct Links {
+    idle: Link,
+    timer: Link,
+    /// Bucket of the wheel, or [`NO_TIMER`].
+    due: u16,
 }
 
 /// Index of an entry; valid until the entry is removed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(u32);
 
+/// Hash of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Hash(u32);
+
 pub(super) struct Store {
-    index: HashTable<u32>,
+    index: Index,
     hasher: RandomState,
-    entries: Vec<Entry>,
+    entries: Slab<Entry>,
+    links: Slab<Links>,
     free: Vec<u32>,
     verified: usize,
     unverified: usize,
@@ -64,9 +82,10 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn new() -> Self {
         Self {
-            index: HashTable::new(),
+            index: Index::new(),
             hasher: RandomState::default(),
-            entries: Vec::new(),
+            entries: Slab::new(),
+            links: Slab::new(),
             free: Vec::new(),
             verified: 0,
             unverified: 0,
@@ -77,9 +96,14 @@ impl Store {
         }
     }
 
-    fn hash(hasher: &RandomState, key: &FlowKey) -> u64 {
+    #[inline]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "half of the bits of a hash are a hash"
+    )]
+    pub(super) fn hash(&self, key: &FlowKey) -> Hash {
         // Whole words; the derived form would feed every field on its own.
-        let mut state = hasher.build_hasher();
+        let mut state = self.hasher.build_hasher();
         state.write_u128(u128::from_ne_bytes(key.a.bytes()));
         state.write_u128(u128::from_ne_bytes(key.b.bytes()));
         state.write_u64(
@@ -88,22 +112,57 @@ impl Store {
                 | u64::from(key.protocol) << 32
                 | u64::from(key.icmp_type) << 40,
         );
-        state.finish()
+        Hash((state.finish() >> 32) as u32)
     }
 
     pub(super) fn find(&self, key: &FlowKey) -> Option<Place> {
-        let hash = Self::hash(&self.hasher, key);
+        self.find_hashed(self.hash(key), key)
+    }
+
+    /// The same for whoever has the hash already.
+    #[inline]
+    pub(super) fn find_hashed(&self, hash: Hash, key: &FlowKey) -> Option<Place> {
         self.index
-            .find(hash, |place| self.entries[*place as usize].key == *key)
-            .map(|place| Place(*place))
+            .find(hash.0, |place| self.entries.get(place).key == *key)
+            .map(Place)
     }
 
+    /// The entry that most likely has the key with this hash. Keys are not compared, so that no entry is touched.
+    #[inline]
+    pub(super) fn likely(&self, hash: Hash) -> Option<Place> {
+        self.index.likely(hash.0).map(Place)
+    }
+
+    /// Reads where the index has these hashes, and does nothing with it.
+    #[inline]
+    pub(super) fn fetch_index(&self, hashes: impl Iterator<Item = Hash>) {
+        black_box(hashes.fold(0, |sum, hash| sum ^ self.index.at_home(hash.0)));
+    }
+
+    /// Reads both cache lines of entries, and does nothing with it.
+    #[inline]
+    pub(super) fn fetch(&self, places: impl Iterator<Item = Place>) {
+        black_box(places.fold(0, |sum, place| {
+            let entry = self.get(place);
+            sum ^ entry.key.protocol ^ u8::from(entry.verified)
+        }));
+    }
+
+    /// The entry, if it has this key.
+    #[inline]
+    pub(super) fn get_if(&mut self, place: Place, key: &FlowKey) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(place.0);
+        (entry.live && entry.key == *key).then_some(entry)
+    }
+
+    #[inline]
     pub(super) fn get(&self, place: Place) -> &Entry {
-        &self.entries[place.0 as usize]
+        self.entries.get(place.0)
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, place: Place) -> &mut Entry {
-        &mut self.entries[place.0 as usize]
+        self.entries.get_mut(place.0)
     }
 
     pub(super) fn verified(&self) -> usize {
@@ -123,39 +182,37 @@ impl Store {
         self.entries.iter().filter(|entry| entry.live)
     }
 
-    /// Adds an unverified entry, whose key must be new, without a timer.
+    /// Adds an unverified entry, whose key must be new and have this hash, without a timer.
     pub(super) fn insert(
         &mut self,
+        hash: Hash,
         key: FlowKey,
         record: FlowRecord,
-        span: Span,
+        moments: Moments,
         now: u64,
     ) -> Place {
         let entry = Entry {
             key,
             record,
-            span,
-            due: u64::MAX,
-            timer: UNLINKED,
-            idle: UNLINKED,
-            touched: now >> BUCKET_SHIFT,
+            moments,
+            touched: bucket_mark(now),
             verified: false,
             live: true,
         };
+        let links = Links {
+            idle: UNLINKED,
+            timer: UNLINKED,
+            due: NO_TIMER,
+        };
         let at = if let Some(at) = self.free.pop() {
-            self.entries[at as usize] = entry;
+            *self.entries.get_mut(at) = entry;
+            *self.links.get_mut(at) = links;
             at
         } else {
-            // The limits of both tables are 32-bit numbers.
-            let at = u32::try_from(self.entries.len()).unwrap_or(NIL - 1);
-            self.entries.push(entry);
-            at
+            self.links.push(links);
+            self.entries.push(entry)
         };
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        self.index
-            .insert_unique(Self::hash(hasher, &key), at, |place| {
-                Self::hash(hasher, &entries[*place as usize].key)
-            });
+        self.index.insert(hash.0, at);
         self.unverified += 1;
         self.append_idle(at);
         Place(at)
@@ -163,10 +220,8 @@ impl Store {
 
     pub(super) fn remove(&mut self, place: Place) {
         let at = place.0;
-        let hash = Self::hash(&self.hasher, &self.get(place).key);
-        if let Ok(found) = self.index.find_entry(hash, |other| *other == at) {
-            found.remove();
-        }
+        let hash = self.hash(&self.get(place).key);
+        self.index.remove(hash.0, at);
         self.unlink_timer(at);
         if self.get(place).verified {
             self.verified -= 1;
@@ -197,8 +252,9 @@ impl Store {
 
     /// Notes that an entry is in use. Order within a bucket of time is not kept: it would cost every packet
     /// three cache misses.
+    #[inline]
     pub(super) fn touch(&mut self, place: Place, now: u64) {
-        let bucket = now >> BUCKET_SHIFT;
+        let bucket = bucket_mark(now);
         let entry = self.get_mut(place);
         if entry.verified || entry.touched == bucket {
             return;
@@ -209,27 +265,26 @@ impl Store {
     }
 
     fn append_idle(&mut self, at: u32) {
-        self.entries[at as usize].idle = Link {
+        self.links.get_mut(at).idle = Link {
             previous: self.latest,
             next: NIL,
         };
         match self.latest {
             NIL => self.longest_idle = at,
-            last => self.entries[last as usize].idle.next = at,
+            last => self.links.get_mut(last).idle.next = at,
         }
         self.latest = at;
     }
 
     fn unlink_idle(&mut self, at: u32) {
-        let Link { previous, next } =
-            std::mem::replace(&mut self.entries[at as usize].idle, UNLINKED);
+        let Link { previous, next } = std::mem::replace(&mut self.links.get_mut(at).idle, UNLINKED);
         match previous {
             NIL => self.longest_idle = next,
-            entry => self.entries[entry as usize].idle.next = next,
+            entry => self.links.get_mut(entry).idle.next = next,
         }
         match next {
             NIL => self.latest = previous,
-            entry => self.entries[entry as usize].idle.previous = previous,
+            entry => self.links.get_mut(entry).idle.previous = previous,
         }
     }
 
@@ -238,23 +293,29 @@ impl Store {
     pub(super) fn set_timer(&mut self, place: Place, deadline: u64) {
         let at = place.0;
         let bucket = (deadline >> BUCKET_SHIFT).saturating_add(1);
-        let due = bucket.clamp(self.current + 1, self.current + BUCKETS - 1);
-        if self.get(place).due <= due {
+        let wait = bucket.clamp(self.current + 1, self.current + BUCKETS - 1) - self.current;
+        let due = self.links.get(at).due;
+        if due != NO_TIMER && u64::from(due).wrapping_sub(self.current) % BUCKETS <= wait {
             return;
         }
         self.unlink_timer(at);
-        let slot = Self::slot(due);
-        let next = self.wheel[slot];
-        self.wheel[slot] = at;
+        let slot = wheel_slot(self.current + wait);
+        let next = std::mem::replace(&mut self.wheel[usize::from(slot)], at);
         if next != NIL {
-            self.entries[next as usize].timer.previous = at;
+            self.links.get_mut(next).timer.previous = at;
         }
-        let entry = &mut self.entries[at as usize];
-        entry.due = due;
-        entry.timer = Link {
+        let links = self.links.get_mut(at);
+        links.due = slot;
+        links.timer = Link {
             previous: NIL,
             next,
         };
+    }
+
+    /// Whether [`Self::take_due`] may have something at `now`.
+    #[inline]
+    pub(super) fn may_be_due(&self, now: u64) -> bool {
+        now >> BUCKET_SHIFT >= self.current
     }
 
     /// Takes an entry whose timer is due at `now`, which then has no timer.
@@ -263,7 +324,7 @@ impl Store {
         // After a leap in time one turn visits every bucket.
         self.current = self.current.max(until.saturating_sub(BUCKETS - 1));
         while self.current <= until {
-            let at = self.wheel[Self::slot(self.current)];
+            let at = self.wheel[usize::from(wheel_slot(self.current))];
             if at != NIL {
                 self.unlink_timer(at);
                 return Some(Place(at));
@@ -274,22 +335,37 @@ impl Store {
     }
 
     fn unlink_timer(&mut self, at: u32) {
-        let entry = &mut self.entries[at as usize];
-        let Link { previous, next } = std::mem::replace(&mut entry.timer, UNLINKED);
-        let due = std::mem::replace(&mut entry.due, u64::MAX);
-        if due == u64::MAX {
+        let links = self.links.get_mut(at);
+        let Link { previous, next } = std::mem::replace(&mut links.timer, UNLINKED);
+        let due = std::mem::replace(&mut links.due, NO_TIMER);
+        if due == NO_TIMER {
             return;
         }
         match previous {
-            NIL => self.wheel[Self::slot(due)] = next,
-            entry => self.entries[entry as usize].timer.next = next,
+            NIL => self.wheel[usize::from(due)] = next,
+            entry => self.links.get_mut(entry).timer.next = next,
         }
         if next != NIL {
-            self.entries[next as usize].timer.previous = previous;
+            self.links.get_mut(next).timer.previous = previous;
         }
     }
+}
 
-    const fn slot(bucket: u64) -> usize {
-        (bucket % BUCKETS) as usize
-    }
+/// The place of a bucket of time in the wheel.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the wheel has fewer buckets"
+)]
+const fn wheel_slot(bucket: u64) -> u16 {
+    (bucket % BUCKETS) as u16
+}
+
+/// The bucket of a time, as far as it is kept.
+#[inline]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "that it comes round after 18 years does not matter"
+)]
+const fn bucket_mark(now: u64) -> u32 {
+    (now >> BUCKET_SHIFT) as u32
 }

@@ -9,16 +9,18 @@ use flowproof_common::address::Address;
 use flowproof_common::classify::{FIRST_RULE_SLOT, Tables, UNSCOPED_SLOT, Verdict, judge, slot_of};
 use flowproof_common::key::{FlowKey, Side};
 use flowproof_common::packet::{Fragment, Packet};
-use flowproof_common::payload::{Wanted, wanted};
+use flowproof_common::payload::{DNS_PORT, Wanted, wanted};
+use flowproof_common::plain::Plain;
 use flowproof_common::protocol;
 use flowproof_common::record::{
-    ATTACH_GRACE, Event, EventKind, FlowRecord, SlotFlows, SlotTraffic, index,
+    ATTACH_GRACE, DROP_POINT, Event, EventKind, FlowRecord, Settings, SlotFlows, SlotTraffic,
+    TAKEOVER_AFTER, index,
 };
 use flowproof_common::state::{DECIDE_AFTER, Outcome, State, icmp_error_outcome};
 use flowproof_common::ticks::Ticks;
 
 use super::fragments::Fragments;
-use super::store::{Place, Store};
+use super::store::{Hash, Place, Store};
 
 /// How many flows and fragmented datagrams are kept at the most.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +34,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// About 170 MB when full.
+    /// About 160 MB when full.
     fn default() -> Self {
         Self {
             verified: 1 << 19,
@@ -50,6 +52,49 @@ pub struct Span {
     pub first: u64,
     /// Last packet.
     pub last: u64,
+}
+
+/// The exact times of a flow, nanoseconds of the back end's clock.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Moments {
+    /// First packet.
+    pub first: u64,
+    /// Last packet.
+    pub last: u64,
+    /// When its outcome was decided last; 0 if it never was.
+    pub decided: u64,
+}
+
+impl Moments {
+    /// From the first packet to the last.
+    #[must_use]
+    pub const fn span(&self) -> Span {
+        Span {
+            first: self.first,
+            last: self.last,
+        }
+    }
+}
+
+/// A plain packet as a capture point saw it, see [`FlowTable::pass`].
+#[derive(Clone, Copy, Debug)]
+pub struct PlainSight<'a> {
+    /// What was read of it.
+    pub packet: &'a Plain,
+    /// As in [`Sight`].
+    pub bytes: u32,
+    /// As in [`Sight`].
+    pub point: u16,
+    /// As in [`Sight`].
+    pub time: u64,
+}
+
+/// What was found out about a packet ahead of its turn. What other packets do until then does not make it wrong: it is
+/// looked at again.
+#[derive(Clone, Copy, Default)]
+pub struct Prepared {
+    hash: Hash,
+    place: Option<Place>,
 }
 
 /// A packet as a capture point saw it.
@@ -90,7 +135,7 @@ pub struct FlowView<'a> {
     /// Its record.
     pub record: &'a FlowRecord,
     /// Its exact times.
-    pub span: Span,
+    pub moments: Moments,
 }
 
 /// The table, its counters and its notion of time.
@@ -158,6 +203,89 @@ impl FlowTable {
         self.attached_at = time;
     }
 
+    /// The first step ahead of [`Self::pass`]: hashes the flow's key. All are taken for a number of packets together, so that
+    /// the machine fetches what it needs for all of them at once in place of one after the other.
+    #[inline]
+    #[must_use]
+    pub fn prepare(&self, key: &FlowKey) -> Prepared {
+        Prepared {
+            hash: self.store.hash(key),
+            place: None,
+        }
+    }
+
+    /// The second step: has what [`Self::locate`] looks at fetched.
+    #[inline]
+    pub fn fetch_index(&self, prepared: impl Iterator<Item = Prepared>) {
+        self.store
+            .fetch_index(prepared.map(|prepared| prepared.hash));
+    }
+
+    /// The third step: finds where the flow most likely is.
+    #[inline]
+    pub fn locate(&self, prepared: &mut Prepared) {
+        prepared.place = self.store.likely(prepared.hash);
+    }
+
+    /// The last step: has the flows fetched.
+    #[inline]
+    pub fn fetch(&self, prepared: impl Iterator<Item = Prepared>) {
+        self.store
+            .fetch(prepared.filter_map(|prepared| prepared.place));
+    }
+
+    /// Counts a plain packet of a flow at rest, which is all there is to do about it: the twin of the kernel's hot path.
+    /// False if it is anything else and has to go to [`Self::on_packet`]; nothing has happened then.
+    #[inline]
+    pub fn pass(&mut self, prepared: Prepared, sight: &PlainSight<'_>) -> bool {
+        let Some(place) = prepared.place else {
+            return false;
+        };
+        let now = self.now.max(sight.time);
+        let ticks = Ticks::from_nanos(now);
+        let packet = sight.packet;
+        let Some(entry) = self.store.get_if(place, &packet.key) else {
+            return false;
+        };
+        let record = &mut entry.record;
+        let side = index(packet.sender);
+        let owner = record.points[side];
+        if owner != sight.point {
+            // See `FlowRecord::owns`: counted where it was seen first, unless that point has gone silent.
+            let taken = owner != 0
+                && owner != DROP_POINT
+                && ticks.nanos_since(record.last_seen[side]) < TAKEOVER_AFTER;
+            if taken {
+                self.now = now;
+            }
+            return taken;
+        }
+        let from_initiator = packet.sender == record.state.initiator();
+        if !record.state.is_at_rest(
+            packet.key.protocol,
+            packet.tcp_flags,
+            from_initiator,
+            self.generation,
+        ) || (self.flags & Settings::WANTS_DNS != 0 && packet.has_port(DNS_PORT))
+        {
+            return false;
+        }
+        self.now = now;
+        let bytes = u64::from(sight.bytes);
+        record.packets[side] += 1;
+        record.bytes[side] += bytes;
+        record.last_seen[side] = ticks;
+        entry.moments.first = entry.moments.first.min(sight.time);
+        entry.moments.last = entry.moments.last.max(sight.time);
+        let direction = usize::from(!from_initiator);
+        let traffic = slot(&mut self.traffic, record.slot);
+        traffic.packets[direction] += 1;
+        traffic.bytes[direction] += bytes;
+        traffic.last_seen = now;
+        self.store.touch(place, now);
+        true
+    }
+
     /// Judges a packet. `sink` gets every state change, with the flow's exact times.
     ///
     /// [`Self::advance_time`] is to be called with the packet's time before, so that flows whose time came
@@ -166,7 +294,18 @@ impl FlowTable {
         &mut self,
         tables: &impl Tables,
         sight: &Sight<'_>,
-        sink: &mut impl FnMut(&Event, Span),
+        sink: &mut impl FnMut(&Event, Moments),
+    ) -> Treatment {
+        self.on_prepared(tables, sight, None, sink)
+    }
+
+    /// The same, with what [`Self::prepare`] said of the packet's key, if it was asked.
+    pub fn on_prepared(
+        &mut self,
+        tables: &impl Tables,
+        sight: &Sight<'_>,
+        prepared: Option<Prepared>,
+        sink: &mut impl FnMut(&Event, Moments),
     ) -> Treatment {
         self.now = self.now.max(sight.time);
         let completed;
@@ -193,13 +332,17 @@ impl FlowTable {
             return Treatment::AboutAnother;
         }
         let (key, sender) = FlowKey::of(sight.packet);
-        match self.store.find(&key) {
+        let hash = match prepared {
+            Some(prepared) if sight.packet.fragment == Fragment::None => prepared.hash,
+            Some(_) | None => self.store.hash(&key),
+        };
+        match self.store.find_hashed(hash, &key) {
             // The rest of an error whose head was news about another flow.
             None if sight.packet.fragment == Fragment::Later && sight.packet.is_icmp_error() => {
                 Treatment::AboutAnother
             }
             Some(place) => self.on_known(tables, place, &sight, sender, sink),
-            None => Treatment::Counted(self.begin(tables, key, &sight, sender, sink)),
+            None => Treatment::Counted(self.begin(tables, (hash, key), &sight, sender, sink)),
         }
     }
 
@@ -210,7 +353,7 @@ impl FlowTable {
         place: Place,
         sight: &Sight<'_>,
         sender: Side,
-        sink: &mut impl FnMut(&Event, Span),
+        sink: &mut impl FnMut(&Event, Moments),
     ) -> Treatment {
         let now = self.now;
         let ticks = Ticks::from_nanos(now);
@@ -221,7 +364,8 @@ impl FlowTable {
         if entry.record.state.is_restarted_by(sight.packet) {
             let key = entry.key;
             self.end(place, sink);
-            return Treatment::Counted(self.begin(tables, key, sight, sender, sink));
+            let hash = self.store.hash(&key);
+            return Treatment::Counted(self.begin(tables, (hash, key), sight, sender, sink));
         }
         if !entry.record.state.is_of_generation(self.generation) {
             self.rejudge(tables, place, sink);
@@ -242,10 +386,10 @@ impl FlowTable {
     fn begin(
         &mut self,
         tables: &impl Tables,
-        key: FlowKey,
+        (hash, key): (Hash, FlowKey),
         sight: &Sight<'_>,
         sender: Side,
-        sink: &mut impl FnMut(&Event, Span),
+        sink: &mut impl FnMut(&Event, Moments),
     ) -> Wanted {
         let now = self.now;
         let lately = now.saturating_sub(self.attached_at) < ATTACH_GRACE;
@@ -255,11 +399,12 @@ impl FlowTable {
         let state = State::new(&judgement, self.generation);
         let mut record = FlowRecord::new(state, judgement.slot, ticks);
         record.owns(sender, sight.point, ticks);
-        let span = Span {
+        let moments = Moments {
             first: sight.time,
             last: sight.time,
+            decided: 0,
         };
-        let place = self.store.insert(key, record, span, now);
+        let place = self.store.insert(hash, key, record, moments, now);
         if !judgement.held {
             self.count_begun(judgement.slot);
         }
@@ -291,8 +436,8 @@ impl FlowTable {
         record.packets[side] += 1;
         record.bytes[side] += u64::from(sight.bytes);
         record.last_seen[side] = Ticks::from_nanos(now);
-        entry.span.first = entry.span.first.min(sight.time);
-        entry.span.last = entry.span.last.max(sight.time);
+        entry.moments.first = entry.moments.first.min(sight.time);
+        entry.moments.last = entry.moments.last.max(sight.time);
         let before = record.state;
         let after = before.after(sight.packet, sender);
         // A held flow's packets are counted when it is released.
@@ -313,7 +458,7 @@ impl FlowTable {
         place: Place,
         before: State,
         error: Option<&Error<'_>>,
-        sink: &mut impl FnMut(&Event, Span),
+        sink: &mut impl FnMut(&Event, Moments),
     ) {
         let record = &self.store.get(place).record;
         if let Some(outcome) = record.state.decided_since(before) {
@@ -361,7 +506,12 @@ impl FlowTable {
 
     /// Judges a flow by the matrix in force. Who initiated stays: it was seen, or inferred when more was to
     /// be seen than now.
-    fn rejudge(&mut self, tables: &impl Tables, place: Place, sink: &mut impl FnMut(&Event, Span)) {
+    fn rejudge(
+        &mut self,
+        tables: &impl Tables,
+        place: Place,
+        sink: &mut impl FnMut(&Event, Moments),
+    ) {
         let entry = self.store.get_mut(place);
         let before = entry.record;
         if before.state.is_named() {
@@ -403,7 +553,7 @@ impl FlowTable {
 
     /// Says that a flow is judged by its name, which puts it into `in_slot`. A flow that is not in the table any more has
     /// been counted already.
-    pub fn name(&mut self, key: &FlowKey, in_slot: u32, sink: &mut impl FnMut(&Event, Span)) {
+    pub fn name(&mut self, key: &FlowKey, in_slot: u32, sink: &mut impl FnMut(&Event, Moments)) {
         let Some(place) = self.store.find(key) else {
             return;
         };
@@ -415,7 +565,7 @@ impl FlowTable {
     }
 
     /// Says that what a held flow's name is read from was lost: it is neither expected nor unexpected.
-    pub fn give_up(&mut self, key: &FlowKey, sink: &mut impl FnMut(&Event, Span)) {
+    pub fn give_up(&mut self, key: &FlowKey, sink: &mut impl FnMut(&Event, Moments)) {
         if let Some(place) = self.store.find(key)
             && self.store.get(place).record.state.is_held()
         {
@@ -431,7 +581,7 @@ impl FlowTable {
         place: Place,
         in_slot: u32,
         by_name: bool,
-        sink: &mut impl FnMut(&Event, Span),
+        sink: &mut impl FnMut(&Event, Moments),
     ) {
         let record = &mut self.store.get_mut(place).record;
         let (before, old) = (record.state, record.slot);
@@ -492,7 +642,7 @@ impl FlowTable {
         &mut self,
         packet: &Packet,
         quoted: &Packet,
-        sink: &mut impl FnMut(&Event, Span),
+        sink: &mut impl FnMut(&Event, Moments),
     ) -> bool {
         let completed;
         let mut quoted = quoted;
@@ -528,14 +678,21 @@ impl FlowTable {
 
     /// Decides and ends flows whose time has come by `now`, nanoseconds. Costs what there is to do, not the
     /// size of the table; a decision comes at most 250 ms after its time if this is called that often.
-    pub fn advance_time(&mut self, now: u64, sink: &mut impl FnMut(&Event, Span)) {
+    pub fn advance_time(&mut self, now: u64, sink: &mut impl FnMut(&Event, Moments)) {
         self.now = self.now.max(now);
         while let Some(place) = self.store.take_due(self.now) {
             self.on_timer(place, sink);
         }
     }
 
-    fn on_timer(&mut self, place: Place, sink: &mut impl FnMut(&Event, Span)) {
+    /// Whether [`Self::advance_time`] may have something to do at `now`.
+    #[inline]
+    #[must_use]
+    pub fn is_due(&self, now: u64) -> bool {
+        self.store.may_be_due(self.now.max(now))
+    }
+
+    fn on_timer(&mut self, place: Place, sink: &mut impl FnMut(&Event, Moments)) {
         let entry = self.store.get(place);
         let protocol = entry.key.protocol;
         let before = entry.record.state;
@@ -590,7 +747,7 @@ impl FlowTable {
         }
     }
 
-    fn make_room(&mut self, sink: &mut impl FnMut(&Event, Span)) {
+    fn make_room(&mut self, sink: &mut impl FnMut(&Event, Moments)) {
         while self.store.unverified() >= self.limits.unverified as usize {
             let Some(place) = self.store.longest_idle() else {
                 return;
@@ -600,7 +757,7 @@ impl FlowTable {
         }
     }
 
-    fn end(&mut self, place: Place, sink: &mut impl FnMut(&Event, Span)) {
+    fn end(&mut self, place: Place, sink: &mut impl FnMut(&Event, Moments)) {
         let record = self.store.get(place).record;
         let mut counts = true;
         if record.state.is_held() {
@@ -621,17 +778,21 @@ impl FlowTable {
     }
 
     fn emit(
-        &self,
+        &mut self,
         place: Place,
         kind: EventKind,
         error: Option<&Error<'_>>,
-        sink: &mut impl FnMut(&Event, Span),
+        sink: &mut impl FnMut(&Event, Moments),
     ) {
-        let entry = self.store.get(place);
+        let now = self.now;
+        let entry = self.store.get_mut(place);
+        if kind == EventKind::Decided {
+            entry.moments.decided = now;
+        }
         let mut event = Event {
             key: entry.key,
             record: entry.record,
-            time: self.now,
+            time: now,
             kind: kind as u8,
             ..Event::default()
         };
@@ -641,7 +802,7 @@ impl FlowTable {
             event.icmp_code = error.packet.icmp_code;
             event.has_icmp = 1;
         }
-        sink(&event, entry.span);
+        sink(&event, entry.moments);
     }
 
     /// The flows in the table, in no order.
@@ -649,7 +810,7 @@ impl FlowTable {
         self.store.iter().map(|entry| FlowView {
             key: &entry.key,
             record: &entry.record,
-            span: entry.span,
+            moments: entry.moments,
         })
     }
 
@@ -702,12 +863,18 @@ impl FlowTable {
     }
 }
 
+#[inline]
 fn slot<T: Default + Copy>(slots: &mut Vec<T>, number: u32) -> &mut T {
     let number = number as usize;
     if number >= slots.len() {
-        slots.resize(number + 1, T::default());
+        extend(slots, number);
     }
     &mut slots[number]
+}
+
+#[cold]
+fn extend<T: Default + Copy>(slots: &mut Vec<T>, number: usize) {
+    slots.resize(number + 1, T::default());
 }
 
 #[cfg(test)]

@@ -729,6 +729,18 @@ impl Namer {
         self.out.addresses.push((address, class));
     }
 
+    /// Whether [`Self::advance_time`] may have something to do at `now`, or [`Self::take`] something to tell.
+    #[inline]
+    #[must_use]
+    pub fn is_due(&self, now: u64) -> bool {
+        self.now.max(now) >= self.upkeep_at
+            || self.has_rulings()
+            || self
+                .deadlines
+                .front()
+                .is_some_and(|(deadline, _, _)| *deadline <= self.now.max(now))
+    }
+
     /// Lets time pass: forgets what is too old, and rules on flows that have waited long enough.
     pub fn advance_time(&mut self, now: u64) {
         self.now = self.now.max(now);

@@ -262,6 +262,25 @@ impl Observation {
         }
     }
 
+    /// Adds what was seen of other flows.
+    pub fn merge(&mut self, other: &Self) {
+        self.flows += other.flows;
+        self.answered += other.answered;
+        self.failed += other.failed;
+        self.one_way += other.one_way;
+        self.first_seen = match (self.first_seen, other.first_seen) {
+            (Some(own), Some(others)) => Some(own.min(others)),
+            (own, others) => own.or(others),
+        };
+        self.last_seen = self.last_seen.max(other.last_seen);
+        self.last_answer = self.last_answer.max(other.last_answer);
+        if let Some(others) = other.last_failure
+            && self.last_failure.is_none_or(|own| own.at <= others.at)
+        {
+            self.last_failure = Some(others);
+        }
+    }
+
     /// The state of the service, seen from `vantage`.
     #[must_use]
     pub fn finding(&self, vantage: Vantage) -> Finding {

@@ -14,7 +14,7 @@ use crate::capture::CaptureError;
 use crate::capture::file::CaptureFile;
 use crate::cli::daemon_access::DaemonAccess;
 use crate::cli::ledger::At;
-use crate::cli::replay::{Judged, replay};
+use crate::cli::replay::{Judged, Wanted, replay};
 use crate::cli::snippet::visible;
 use crate::engine::flows::{Filter, QueryError, Tally};
 use crate::export::requirement_line::RequirementLine;
@@ -117,7 +117,7 @@ impl Seen {
         question: &Question,
         requirements: &[String],
     ) -> Result<(Self, Vec<CaptureError>), QueryError> {
-        let replayed = replay(files, judged);
+        let replayed = replay(files, judged, Wanted::Flows);
         let query = question.query();
         let filter = Filter::new(&query, judged.installed(), &[], std::iter::empty())?;
         let mut seen = Self::new(Source::Capture);
@@ -144,7 +144,7 @@ impl Seen {
         seen.first_seen = first.map(time);
         seen.last_seen = last.map(time);
         seen.requirements = judged
-            .rows(&replayed.flows, replayed.lossy)
+            .rows(&replayed.tally, replayed.lossy)
             .into_iter()
             .map(|row| row.line)
             .filter(|line| requirements.contains(&line.id))

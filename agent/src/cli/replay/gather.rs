@@ -1,5 +1,4 @@
-//! What a replay collects while packets are judged: every flow once, with what decided it, and from these what
-//! was seen of each requirement.
+//! What a replay collects while packets are judged: every flow once, with what decided it, and the sum of them.
 
 use std::collections::HashMap;
 
@@ -8,13 +7,12 @@ use flowproof_common::protocol;
 use flowproof_common::record::{Event, EventKind, FlowRecord};
 use flowproof_common::state::Outcome;
 
+use super::tally::Tally;
 use crate::export::flow_line::{Facts, KnownNames};
 use crate::flow::notes::Notes;
-use crate::flow::{FlowTable, Span};
-use crate::matrix::installed::Installed;
-use crate::matrix::{BuiltInRole, Direction, Requirement, RoleRef, ServiceKey};
+use crate::flow::{FlowTable, Moments, Span};
 use crate::names::Namer;
-use crate::verdict::requirement::{Attempt, Observation, Place};
+use crate::verdict::requirement::{Attempt, Place};
 
 /// A flow, over or not.
 #[derive(Clone, Debug)]
@@ -52,7 +50,8 @@ impl Flow {
         }
     }
 
-    fn attempt(&self, answerable: bool) -> Attempt {
+    /// What a requirement learns of it, if an answer to it can come or not.
+    pub(super) fn attempt(&self, answerable: bool) -> Attempt {
         let responder = self.key.end(self.responder()).0;
         let hop = self.notes.errors.last().filter(|_| self.notes.told);
         Attempt {
@@ -68,7 +67,7 @@ impl Flow {
 
     /// Whether an answer to the initiator's packets can come at all: the question that the state machine puts to each
     /// packet (`State::after`), put to the flow.
-    fn is_answerable(&self) -> bool {
+    pub(super) fn is_answerable(&self) -> bool {
         let to_group = self.record.state.to_group();
         match self.key.protocol {
             protocol::VRRP => false,
@@ -80,41 +79,76 @@ impl Flow {
     }
 }
 
+/// What is wanted of a capture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::cli) enum Wanted {
+    /// Every flow, and their sum.
+    Flows,
+    /// Only their sum, for which none has to be kept.
+    Sum,
+}
+
 /// Collects flows from events.
-#[derive(Default)]
 pub(in crate::cli) struct Gatherer {
+    wanted: Wanted,
+    /// Of the few flows that have more to tell than when they were answered.
     notes: HashMap<FlowKey, Notes, foldhash::fast::RandomState>,
     ended: Vec<Flow>,
+    tally: Tally,
 }
 
 impl Gatherer {
-    pub(in crate::cli) fn on_event(&mut self, event: &Event, span: Span) {
-        let news = [EventKind::Decided as u8, EventKind::IcmpError as u8];
-        if news.contains(&event.kind) {
-            self.notes.entry(event.key).or_default().note(event);
-        } else if event.kind == EventKind::Ended as u8 {
-            self.ended.push(Flow {
-                key: event.key,
-                record: event.record,
-                span,
-                notes: self.notes.remove(&event.key).unwrap_or_default(),
-                names: KnownNames::default(),
-            });
+    pub(in crate::cli) fn new(wanted: Wanted) -> Self {
+        Self {
+            wanted,
+            notes: HashMap::default(),
+            ended: Vec::new(),
+            tally: Tally::default(),
         }
     }
 
-    /// All flows in the order of their first packets; those still in the table included.
-    pub(in crate::cli) fn finish(mut self, table: &FlowTable, namer: &Namer) -> Vec<Flow> {
-        let mut flows = self.ended;
-        for flow in table.flows() {
-            flows.push(Flow {
-                key: *flow.key,
-                record: *flow.record,
-                span: flow.span,
-                notes: self.notes.remove(flow.key).unwrap_or_default(),
-                names: KnownNames::default(),
-            });
+    #[inline]
+    pub(in crate::cli) fn on_event(&mut self, event: &Event, moments: Moments) {
+        if event.kind == EventKind::Ended as u8 {
+            self.add(&event.key, &event.record, moments);
+        } else if event.kind == EventKind::IcmpError as u8 {
+            self.notes.entry(event.key).or_default().note(event);
+        } else if event.kind == EventKind::Decided as u8 {
+            // An answer is the last word, so that there will be nothing to tell but its time, which the table knows.
+            let plain = event.has_icmp == 0 && event.record.state.outcome() == Outcome::Answered;
+            if plain {
+                if let Some(notes) = self.notes.get_mut(&event.key) {
+                    notes.note(event);
+                }
+            } else {
+                self.notes.entry(event.key).or_default().note(event);
+            }
         }
+    }
+
+    fn add(&mut self, key: &FlowKey, record: &FlowRecord, moments: Moments) {
+        let flow = Flow {
+            key: *key,
+            record: *record,
+            span: moments.span(),
+            notes: self
+                .notes
+                .remove(key)
+                .unwrap_or_else(|| Notes::of_answer(moments.decided)),
+            names: KnownNames::default(),
+        };
+        match self.wanted {
+            Wanted::Flows => self.ended.push(flow),
+            Wanted::Sum => self.tally.add(&flow),
+        }
+    }
+
+    /// All flows in the order of their first packets, those still in the table included, if they are wanted; and their sum.
+    pub(in crate::cli) fn finish(mut self, table: &FlowTable, namer: &Namer) -> (Vec<Flow>, Tally) {
+        for flow in table.flows() {
+            self.add(flow.key, flow.record, flow.moments);
+        }
+        let mut flows = self.ended;
         for flow in &mut flows {
             flow.names = KnownNames::of(namer, &flow.key, &flow.record);
         }
@@ -132,39 +166,9 @@ impl Gatherer {
                 flow.key.icmp_type,
             )
         });
-        flows
-    }
-}
-
-/// Whether the flows of a requirement go to broadcast addresses, directed ones included, which look like any other.
-fn goes_to_broadcast(requirement: &Requirement) -> bool {
-    let broadcast = RoleRef::BuiltIn(BuiltInRole::Broadcast);
-    match requirement.direction {
-        Direction::Outbound => requirement.to == broadcast,
-        Direction::Inbound => requirement.from == broadcast,
-        Direction::Both => requirement.to == broadcast || requirement.from == broadcast,
-    }
-}
-
-/// What was seen of each service of each requirement.
-pub(in crate::cli) fn observe(
-    flows: &[Flow],
-    installed: &Installed,
-) -> HashMap<ServiceKey, Observation> {
-    let mut observations: HashMap<ServiceKey, Observation> = HashMap::new();
-    for flow in flows {
-        let answerable = flow.is_answerable();
-        // Of a flow whose name nobody could tell nobody knows what it was for.
-        let members = if flow.record.state.is_held() {
-            &[]
-        } else {
-            installed.members(flow.record.slot)
-        };
-        for &member in members {
-            let requirement = installed.compiled.matrix.requirement(member);
-            let attempt = flow.attempt(answerable && !goes_to_broadcast(requirement));
-            observations.entry(member).or_default().add(&attempt);
+        for flow in &flows {
+            self.tally.add(flow);
         }
+        (flows, self.tally)
     }
-    observations
 }

@@ -18,7 +18,7 @@ use crate::verdict::Explainer;
 use crate::verdict::requirement::{Finding, Observation, Resolution, Vantage, of_services};
 use crate::verdict::vantage::{Losses, Sightline};
 
-use super::gather::{Flow, observe};
+use super::tally::Tally;
 
 /// What flows are judged by; empty without a matrix.
 pub(in crate::cli) struct Judged {
@@ -161,8 +161,8 @@ impl Judged {
     }
 
     /// The requirements of the deployed systems with their states, in the order of the files.
-    pub(in crate::cli) fn rows(&self, flows: &[Flow], lossy: Losses) -> Vec<Row> {
-        let observations = observe(flows, &self.installed);
+    pub(in crate::cli) fn rows(&self, tally: &Tally, lossy: Losses) -> Vec<Row> {
+        let observations = tally.observations(&self.installed);
         let sightline = self.sightline(lossy);
         let mut rows = Vec::new();
         for &system in &self.deployed {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::capture::Snapshot;
-use crate::export::flow_line::{PENDING, verdict_name};
+use crate::export::flow_line::PENDING;
 use crate::flow::Span;
 use crate::verdict::requirement::State;
 use flowproof_common::classify::Verdict;
 use flowproof_common::state::Outcome;
 
-use super::gather::Flow;
+use super::tally::Tally;
 
 /// Counts by name, every name included, in the order of the documentation.
 type Counts = serde_json::Map<String, serde_json::Value>;
@@ -46,16 +46,11 @@ impl SummaryLine {
     pub(super) fn new(
         totals: &Snapshot,
         span: Option<Span>,
-        flows: &[Flow],
+        tally: &Tally,
         states: &[State],
     ) -> Self {
-        let mut verdicts = BTreeMap::new();
-        let mut outcomes = BTreeMap::new();
+        let verdicts = tally.by_verdict();
         let mut by_state = BTreeMap::new();
-        for flow in flows {
-            *verdicts.entry(verdict_name(flow.record.state)).or_default() += 1;
-            *outcomes.entry(flow.outcome().name()).or_default() += 1;
-        }
         for state in states {
             *by_state.entry(state.name()).or_default() += 1;
         }
@@ -73,7 +68,7 @@ impl SummaryLine {
             packets: sum(|counters| counters.packets),
             packets_unparsed: sum(|counters| counters.unparsed),
             bytes: sum(|counters| counters.bytes),
-            flows: flows.len() as u64,
+            flows: tally.flows,
             by_verdict: counts(
                 Verdict::ALL
                     .map(Verdict::name)
@@ -81,7 +76,7 @@ impl SummaryLine {
                     .chain(verdicts.contains_key(PENDING).then_some(PENDING)),
                 &verdicts,
             ),
-            by_outcome: counts(Outcome::ALL.map(Outcome::name), &outcomes),
+            by_outcome: counts(Outcome::ALL.map(Outcome::name), &tally.by_outcome()),
             by_state: counts(State::ALL.map(State::name), &by_state),
             lost: totals
                 .lost

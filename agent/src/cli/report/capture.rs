@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::Found;
 use crate::capture::file::CaptureFile;
-use crate::cli::replay::{Judged, Replayed, replay};
+use crate::cli::replay::{Judged, Replayed, Wanted, replay};
 use crate::export::flow_line::{FlowLine, PENDING, verdict_name};
 use crate::export::times::time;
 use crate::report::model::Evidence;
@@ -19,11 +19,12 @@ const MOST_FAILED: usize = 1_000;
 pub(in crate::cli) fn evidence(files: Vec<CaptureFile>, judged: &mut Judged) -> Found {
     let Replayed {
         flows,
+        tally,
         totals,
         lossy,
         span,
         complaints,
-    } = replay(files, judged);
+    } = replay(files, judged, Wanted::Flows);
     let mut unexpected = Groups::default();
     let mut failed = Vec::new();
     let mut told: HashMap<u32, usize> = HashMap::new();
@@ -40,7 +41,7 @@ pub(in crate::cli) fn evidence(files: Vec<CaptureFile>, judged: &mut Judged) -> 
             }
         }
     }
-    let rows = judged.rows(&flows, lossy);
+    let rows = judged.rows(&tally, lossy);
     let mut lost: Vec<(String, u64)> = totals
         .lost
         .iter()

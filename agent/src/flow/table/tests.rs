@@ -119,7 +119,7 @@ fn error(from: Address, kind: u8, code: u8) -> Packet {
 /// All that came out of a script.
 struct Run {
     table: FlowTable,
-    events: Vec<(Event, Span)>,
+    events: Vec<(Event, Moments)>,
 }
 
 impl Run {
@@ -140,7 +140,7 @@ impl Run {
     ) -> Treatment {
         let time = START + at * MS;
         let events = &mut self.events;
-        let mut sink = |event: &Event, span: Span| events.push((*event, span));
+        let mut sink = |event: &Event, moments: Moments| events.push((*event, moments));
         self.table.advance_time(time, &mut sink);
         let sight = Sight {
             packet,
@@ -155,8 +155,8 @@ impl Run {
     fn wait(&mut self, at: u64) {
         let events = &mut self.events;
         self.table
-            .advance_time(START + at * MS, &mut |event: &Event, span| {
-                events.push((*event, span));
+            .advance_time(START + at * MS, &mut |event: &Event, moments| {
+                events.push((*event, moments));
             });
     }
 
@@ -460,7 +460,7 @@ fn packets_and_bytes_are_counted_by_direction() {
     assert_eq!(traffic.last_seen, START + 3 * MS);
     let flow = run.table.flows().next().unwrap();
     assert_eq!(
-        flow.span,
+        flow.moments.span(),
         Span {
             first: START,
             last: START + 3 * MS
@@ -802,12 +802,12 @@ fn decisions_come_within_a_quarter_of_a_second() {
         run.wait(at);
     }
     let mut late = 0;
-    for (event, span) in run
+    for (event, moments) in run
         .events
         .iter()
         .filter(|(event, _)| event.kind == EventKind::Decided as u8)
     {
-        late = late.max(event.time - span.first - DECIDE_AFTER);
+        late = late.max(event.time - moments.first - DECIDE_AFTER);
     }
     assert_eq!(run.decisions().len(), 200);
     assert!(late <= 250 * MS, "{late}");
@@ -820,7 +820,7 @@ fn packets_from_the_past_keep_their_times() {
     run.see(&RULES, 50, 3, &c(SYN), None);
     let flow = run.table.flows().next().unwrap();
     assert_eq!(
-        flow.span,
+        flow.moments.span(),
         Span {
             first: START + 50 * MS,
             last: START + 100 * MS
@@ -906,5 +906,77 @@ mod properties {
             run.wait(at + 172_800_000);
             prop_assert_eq!(run.table.flows().count(), 0);
         }
+
+        /// Looking ahead at any number of packets, and passing those that can be passed, comes to the same as judging one
+        /// after the other.
+        #[test]
+        fn looking_ahead_changes_nothing(
+            steps in prop::collection::vec((any_pause(), any_packet(), 1..3_u16, 1..3_u32), 1..120),
+            stride in 1..40_usize,
+            flags in prop::sample::select(vec![0, Settings::WANTS_DNS]),
+        ) {
+            let limits = Limits { verified: 3, unverified: 4, fragments: 1 };
+            let (mut plainly, mut ahead) = (Run::new(limits), Run::new(limits));
+            plainly.table.want(flags);
+            ahead.table.want(flags);
+            let mut at = 0;
+            for batch in steps.chunks(stride) {
+                let plain: Vec<Plain> = batch.iter().map(|(_, packet, _, _)| {
+                    let (key, sender) = FlowKey::of(packet);
+                    Plain { key, sender, tcp_flags: packet.tcp_flags }
+                }).collect();
+                let mut prepared: Vec<Prepared> = plain.iter().map(|plain| ahead.table.prepare(&plain.key)).collect();
+                for prepared in &mut prepared {
+                    ahead.table.locate(prepared);
+                }
+                for (((pause, packet, at_point, generation), plain), prepared) in batch.iter().zip(&plain).zip(prepared) {
+                    at += pause;
+                    plainly.table.begin_generation(*generation);
+                    ahead.table.begin_generation(*generation);
+                    plainly.see(&RULES, at, *at_point, packet, None);
+                    ahead.wait(at);
+                    let sight = PlainSight { packet: plain, bytes: 100, point: *at_point, time: START + at * MS };
+                    if !ahead.table.pass(prepared, &sight) {
+                        ahead.see(&RULES, at, *at_point, packet, None);
+                    }
+                }
+            }
+            prop_assert_eq!(&plainly.events, &ahead.events);
+            prop_assert_eq!(plainly.table.slot_traffic(), ahead.table.slot_traffic());
+            prop_assert_eq!(plainly.table.slot_flows(), ahead.table.slot_flows());
+            let flows = |run: &Run| -> Vec<_> {
+                run.table.flows().map(|flow| (*flow.key, *flow.record, flow.moments)).collect()
+            };
+            prop_assert_eq!(flows(&plainly), flows(&ahead));
+        }
+    }
+
+    /// Else the test above would hold of a table that passes nothing.
+    #[test]
+    fn packets_of_flows_at_rest_are_passed() {
+        let hello = [At(0, c(SYN)), At(1, s(SYN_ACK)), At(2, c(ACK))];
+        let mut run = Run::play(&hello);
+        let mut pass = |packet: &Packet| {
+            let (key, sender) = FlowKey::of(packet);
+            let plain = Plain {
+                key,
+                sender,
+                tcp_flags: packet.tcp_flags,
+            };
+            let mut prepared = run.table.prepare(&key);
+            run.table.locate(&mut prepared);
+            let sight = PlainSight {
+                packet: &plain,
+                bytes: 100,
+                point: point(1, false),
+                time: START + 3 * MS,
+            };
+            run.table.pass(prepared, &sight)
+        };
+        assert_eq!(
+            [c(ACK), s(ACK), c(SYN), s(RST)].map(|packet| pass(&packet)),
+            [true, true, false, false]
+        );
+        assert!(!pass(&udp(CLIENT, 40_000, SERVER, 443)));
     }
 }

@@ -10,7 +10,7 @@ use flowproof_common::state::State;
 use super::super::answer::{Result, fold};
 use super::super::wire::testing::{client_hello, extension, records, sni};
 use super::*;
-use crate::flow::{FlowTable, Limits, Sight, Span, Treatment};
+use crate::flow::{FlowTable, Limits, Moments, Sight, Treatment};
 use crate::matrix::compile::HostAddresses;
 use crate::matrix::compile::tests::{install, parse};
 
@@ -92,7 +92,7 @@ impl Lab {
         while self.namer.has_rulings() {
             let mut events = Vec::new();
             for (key, ruling) in self.namer.take().flows {
-                let sink = &mut |event: &Event, _: Span| events.push(*event);
+                let sink = &mut |event: &Event, _: Moments| events.push(*event);
                 match ruling {
                     Ruling::Slot(slot) => self.table.name(&key, slot, sink),
                     Ruling::GiveUp => self.table.give_up(&key, sink),

@@ -32,7 +32,7 @@ impl Run {
     fn by(&mut self, matrix: u32, at: u64, packet: &Packet) {
         let time = START + at * MS;
         let events = &mut self.events;
-        let mut sink = |event: &Event, span: Span| events.push((*event, span));
+        let mut sink = |event: &Event, moments: Moments| events.push((*event, moments));
         self.table.begin_generation(matrix + 1);
         self.table.advance_time(time, &mut sink);
         let sight = Sight {
