@@ -2,6 +2,7 @@
 //! and what is measured here beside flowproof is none.
 
 pub(crate) mod assembler;
+pub(crate) mod live;
 pub(crate) mod programs;
 
 use std::fs;
@@ -144,7 +145,7 @@ impl Map {
     }
 }
 
-/// A program for the traffic path (`BPF_PROG_TYPE_SCHED_CLS`).
+/// A program for the traffic path (`BPF_PROG_TYPE_SCHED_CLS`), or for a device's receive path (`BPF_PROG_TYPE_XDP`).
 #[derive(Debug)]
 pub(crate) struct Program {
     descriptor: OwnedFd,
@@ -169,14 +170,24 @@ pub(crate) struct Run {
 }
 
 impl Program {
-    /// Loads instructions.
+    /// Loads instructions of a program for the traffic path.
     pub(crate) fn load(name: &str, code: &[u64]) -> Result<Self> {
         const SCHED_CLS: u32 = 3;
+        Self::load_as(SCHED_CLS, name, code)
+    }
+
+    /// Loads instructions of a program for a device's receive path.
+    fn load_xdp(name: &str, code: &[u64]) -> Result<Self> {
+        const XDP: u32 = 6;
+        Self::load_as(XDP, name, code)
+    }
+
+    fn load_as(kind: u32, name: &str, code: &[u64]) -> Result<Self> {
         let mut log = vec![0_u8; 1 << 16];
         let license = c"Dual MIT/GPL";
         let count = u32::try_from(code.len())?;
         let mut attributes = Attributes::new()
-            .word(0, SCHED_CLS)
+            .word(0, kind)
             .word(4, count)
             .double(8, address(code))
             .double(16, license.as_ptr() as usize as u64)
@@ -226,6 +237,17 @@ impl Program {
             .word(12, place as u32)
             .open(command::LINK_CREATE)
             .context("attaching a program by TCX (Linux 6.6)")
+    }
+
+    /// Attaches it to an interface by XDP; it is off again when the link is dropped.
+    fn attach_xdp(&self, interface: u32) -> Result<OwnedFd> {
+        const XDP: u32 = 37;
+        Attributes::new()
+            .word(0, raw(&self.descriptor))
+            .word(4, interface)
+            .word(8, XDP)
+            .open(command::LINK_CREATE)
+            .context("attaching a program by XDP (Linux 5.9)")
     }
 
     /// Bytes of machine code.
