@@ -94,10 +94,10 @@ impl View {
 
     /// The sum of some counter slots.
     #[must_use]
-    pub fn totals_of(&self, slots: &[u32]) -> SlotTotals {
+    pub fn totals_of(&self, slots: impl IntoIterator<Item = u32>) -> SlotTotals {
         let mut sum = SlotTotals::default();
         for slot in slots {
-            if let Some(slot) = self.snapshot.slots.get(*slot as usize) {
+            if let Some(slot) = self.snapshot.slots.get(slot as usize) {
                 add(&mut sum, slot);
             }
         }

@@ -195,14 +195,16 @@ impl Chronicle {
         self.follow(&compiled, &sightline, &mut batch);
         let matrix = &compiled.matrix;
         let mut rows = Vec::with_capacity(self.rows.len());
+        let mut slots = Vec::new();
         for tracked in &mut self.rows {
             let key = tracked.key;
             let requirement = matrix.requirement(key);
             let vantage = sightline.of(key.system, requirement, matrix.service(key));
             let unanswerable =
                 sightline.is_unanswerable(key.system, requirement, matrix.service(key));
-            let slots = view.matrix.directory.slots_of(tracked.member);
-            let totals = view.totals_of(slots);
+            slots.clear();
+            slots.extend(view.matrix.directory.slots_of(tracked.member));
+            let totals = view.totals_of(slots.iter().copied());
             let notes = slots
                 .iter()
                 .filter_map(|slot| view.notes.get(slot).copied());

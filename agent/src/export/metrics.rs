@@ -852,7 +852,9 @@ mod tests {
             .directory
             .slots_of(crate::matrix::installed::MemberId::of(
                 "app/web-to-db#tcp/5432",
-            ))[0];
+            ))
+            .next()
+            .unwrap();
         let mut slots = vec![SlotTotals::default(); matrix.directory.len()];
         let mut decided = [0; Outcome::COUNT];
         decided[Outcome::Answered as usize] = 3;

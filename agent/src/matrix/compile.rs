@@ -118,13 +118,19 @@ impl Compiled {
             })
             .collect::<Result<_, CompileError>>()?;
         names.sort_by(|a, b| a.pattern.cmp(&b.pattern));
-        let rules = rules::build(&matrix, &specials.deployed, &classes, host)?;
+        let rules = rules::build(
+            &matrix,
+            &specials.deployed,
+            &classes,
+            first_named_class,
+            host,
+        )?;
         Ok(Self {
             prefixes: classes.prefixes,
             classes: classes
                 .tags
                 .iter()
-                .map(|tags| tags.iter().filter_map(|tag| tag.role()).collect())
+                .map(|tags| tags.iter().filter_map(|tag| tag.role()))
                 .collect(),
             port_classes: rules.port_classes,
             rules: rules.rules,

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use flowproof_common::address::Address;
 
+use super::lists::Lists;
+use super::rule_table::RuleTable;
 use super::{Binding, Matrix, NamePattern, RoleRef, ServiceKey, SystemIndex};
 
 /// A prefix and the class of the addresses for which it is the longest.
@@ -56,13 +58,13 @@ pub struct Compiled {
     /// Sorted by `bits` descending, so that the first cover is the longest.
     pub prefixes: Vec<ClassPrefix>,
     /// Roles of each class; the index is the class without its bound bit. Class 0 has none.
-    pub classes: Vec<Vec<BoundRole>>,
+    pub classes: Lists<BoundRole>,
     /// Class of each port or ICMP type; always 65,536 long.
     pub port_classes: Arc<[u16]>,
     /// Rules; each names a set.
-    pub rules: Vec<(Rule, RuleSetIndex)>,
+    pub rules: RuleTable,
     /// Members of each set, sorted.
-    pub sets: Vec<Vec<ServiceKey>>,
+    pub sets: Lists<ServiceKey>,
     /// Every name and pattern that a role is bound to, sorted; the position is the pattern's number.
     pub names: Vec<BoundName>,
     /// The first class that no prefix has: addresses get it, and those after it, when they are learned to stand for a
@@ -78,10 +80,10 @@ impl Compiled {
             matrix: Arc::default(),
             bindings: Vec::new(),
             prefixes: Vec::new(),
-            classes: vec![Vec::new()],
+            classes: Lists::from_iter([[]]),
             port_classes: vec![0; 1 << 16].into(),
-            rules: Vec::new(),
-            sets: Vec::new(),
+            rules: RuleTable::default(),
+            sets: Lists::default(),
             names: Vec::new(),
             first_named_class: 1,
         }

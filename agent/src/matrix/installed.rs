@@ -7,7 +7,6 @@
 
 pub mod mixed;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use flowproof_common::address::{Address, MAPPED_PREFIX_BITS};
@@ -15,8 +14,10 @@ use flowproof_common::classify::{
     ANY_CLASS, CLASS_INDEX, DEPENDS_ON_NAME, FIRST_RULE_SLOT, NAMELESS_CLASS, Tables,
     UNBOUND_CLASS, UNEXPECTED_SLOT,
 };
+use hashbrown::HashSet;
 
 use super::compiled::{BoundRole, ClassPrefix, Compiled, Rule, RuleSetIndex};
+pub use super::directory::SlotDirectory;
 use mixed::Mixed;
 
 /// The name of a requirement's service for slots: FNV-1a, 64 bits, of `system/requirement#service`.
@@ -48,15 +49,67 @@ pub struct Installed {
 /// What follows from the compiled matrix alone.
 #[derive(Debug)]
 struct Fixed {
-    slots: Vec<u32>,
-    set_of_slot: HashMap<u32, RuleSetIndex>,
+    slots: Slots,
     ipv4: PrefixTable<u32>,
     ipv6: PrefixTable<u128>,
-    /// Slot of each rule, with `DEPENDS_ON_NAME`.
-    rules: FastMap<u128, u32>,
+    /// A bit for each rule, by its position: whether it depends on a name. Empty in a matrix without names.
+    dependent: Box<[u64]>,
     /// Rules for addresses whose name is not known yet.
-    nameless: Vec<Rule>,
+    nameless: Box<[Rule]>,
+    /// The same, to be found.
+    is_nameless: HashSet<u128, foldhash::fast::RandomState>,
     has_names: bool,
+}
+
+/// Slots of rule sets, and the other way round.
+#[derive(Debug)]
+enum Slots {
+    /// In the order of sets, as they are unless slots of another matrix were there before.
+    InOrder,
+    /// The slot of each set, and sets in the order of their slots.
+    Listed {
+        of_set: Box<[u32]>,
+        sets: Box<[RuleSetIndex]>,
+    },
+}
+
+impl Slots {
+    fn of(slots: Vec<u32>) -> Self {
+        if slots
+            .iter()
+            .copied()
+            .eq((FIRST_RULE_SLOT..).take(slots.len()))
+        {
+            return Self::InOrder;
+        }
+        let mut sets: Box<[RuleSetIndex]> = (0..).map(RuleSetIndex).take(slots.len()).collect();
+        sets.sort_by_key(|set| slots[set.0 as usize]);
+        Self::Listed {
+            of_set: slots.into(),
+            sets,
+        }
+    }
+
+    #[inline]
+    fn slot(&self, set: RuleSetIndex) -> u32 {
+        match self {
+            Self::InOrder => set.0 + FIRST_RULE_SLOT,
+            Self::Listed { of_set, .. } => of_set[set.0 as usize],
+        }
+    }
+
+    /// The set of a slot; with [`Self::InOrder`] one beyond the last if it has none.
+    fn set(&self, slot: u32) -> Option<RuleSetIndex> {
+        match self {
+            Self::InOrder => slot.checked_sub(FIRST_RULE_SLOT).map(RuleSetIndex),
+            Self::Listed { of_set, sets } => {
+                let slot_of = |set: &RuleSetIndex| of_set[set.0 as usize];
+                let beyond = sets.partition_point(|set| slot_of(set) <= slot);
+                let last = sets.get(beyond.checked_sub(1)?)?;
+                (slot_of(last) == slot).then_some(*last)
+            }
+        }
+    }
 }
 
 impl Installed {
@@ -75,67 +128,51 @@ impl Installed {
                 directory.slot_of(members)
             })
             .collect();
-        let set_of_slot = (0..)
-            .map(RuleSetIndex)
-            .zip(&slots)
-            .map(|(set, slot)| (*slot, set))
-            .collect();
+        directory.settle();
+        let slots = Slots::of(slots);
         let (ipv4, ipv6) = prefix_tables(&compiled.prefixes);
-        let mut rules: FastMap<u128, u32> = compiled
-            .rules
-            .iter()
-            .map(|(rule, set)| (packed(rule), slots[set.0 as usize]))
-            .collect();
-        let nameless = if has_names {
-            let dependent: Vec<Rule> = compiled
-                .rules
-                .iter()
-                .filter(|(rule, _)| depends_on_name(&compiled, &rules, rule))
-                .map(|(rule, _)| *rule)
-                .collect();
-            for rule in &dependent {
-                if let Some(value) = rules.get_mut(&packed(rule)) {
-                    *value |= DEPENDS_ON_NAME;
+        let mut dependent = Vec::new();
+        let mut nameless = Vec::new();
+        if has_names {
+            dependent = vec![0_u64; compiled.rules.positions().div_ceil(64)];
+            let mut rules = Vec::new();
+            for (position, rule, _) in compiled.rules.iter() {
+                if depends_on_name(&compiled, &slots, &rule) {
+                    dependent[position / 64] |= 1 << (position % 64);
+                    rules.push(rule);
                 }
             }
-            let nameless = nameless(&compiled, &dependent);
-            rules.extend(
-                nameless
-                    .iter()
-                    .map(|rule| (packed(rule), UNEXPECTED_SLOT | DEPENDS_ON_NAME)),
-            );
-            nameless
-        } else {
-            Vec::new()
-        };
+            nameless = self::nameless(&compiled, &rules);
+        }
         Self {
-            compiled,
             directory: Arc::new(directory),
             fixed: Arc::new(Fixed {
                 slots,
-                set_of_slot,
                 ipv4,
                 ipv6,
-                rules,
-                nameless,
+                dependent: dependent.into(),
+                is_nameless: nameless.iter().map(packed).collect(),
+                nameless: nameless.into(),
                 has_names,
             }),
             mixed: Arc::default(),
+            compiled,
         }
     }
 
     /// Slot of a rule set.
     #[must_use]
     pub fn slot(&self, set: RuleSetIndex) -> u32 {
-        self.fixed.slots[set.0 as usize]
+        self.fixed.slots.slot(set)
     }
 
     /// The requirement services that a slot counts for in the matrix in force; empty for the reserved
     /// slots and for sets of earlier matrices.
     #[must_use]
     pub fn members(&self, slot: u32) -> &[super::ServiceKey] {
-        match self.fixed.set_of_slot.get(&slot) {
-            Some(set) => self.compiled.sets[set.0 as usize].as_slice(),
+        let set = self.fixed.slots.set(slot);
+        match set.and_then(|set| self.compiled.sets.get(set.0 as usize)) {
+            Some(members) => members,
             None => self.mixed.members(slot),
         }
     }
@@ -143,19 +180,10 @@ impl Installed {
     /// Every rule with its slot and `DEPENDS_ON_NAME`, those for learned addresses included: what the kernel's table
     /// holds.
     pub fn rules(&self) -> impl Iterator<Item = (Rule, u32)> {
-        let value = |rule: &Rule| {
-            self.fixed
-                .rules
-                .get(&packed(rule))
-                .copied()
-                .unwrap_or(UNEXPECTED_SLOT)
-        };
-        self.compiled
-            .rules
-            .iter()
-            .map(|(rule, _)| rule)
-            .chain(&self.fixed.nameless)
-            .map(move |rule| (*rule, value(rule)))
+        let compiled = self.compiled.rules.iter();
+        compiled
+            .map(|(position, rule, set)| (rule, self.fixed.value(position, set)))
+            .chain(self.fixed.nameless.iter().map(|rule| (*rule, NAMELESS)))
             .chain(self.mixed.rules())
     }
 
@@ -189,35 +217,46 @@ impl Installed {
 
     /// The slot that the first of four look-ups gives, without `DEPENDS_ON_NAME`.
     fn fixed_slot(&self, from: u32, to: u32, protocol: u8, port_class: u16) -> Option<u32> {
-        first_hit(&self.fixed.rules, from, to, protocol, port_class)
-            .map(|value| value & !DEPENDS_ON_NAME)
+        first_hit(
+            &self.compiled,
+            &self.fixed.slots,
+            &Rule {
+                from,
+                to,
+                port_class,
+                protocol,
+            },
+        )
     }
 }
 
-/// The first of the four look-ups that hits, see `flowproof_common::classify`.
-fn first_hit(
-    rules: &FastMap<u128, u32>,
-    from: u32,
-    to: u32,
-    protocol: u8,
-    port_class: u16,
-) -> Option<u32> {
+impl Fixed {
+    /// What the rule at a position leads to.
+    #[inline]
+    fn value(&self, position: usize, set: RuleSetIndex) -> u32 {
+        let word = self.dependent.get(position / 64).copied().unwrap_or(0);
+        let depends = match word >> (position % 64) & 1 {
+            0 => 0,
+            _ => DEPENDS_ON_NAME,
+        };
+        self.slots.slot(set) | depends
+    }
+}
+
+/// What rules for addresses whose name is not known lead to.
+const NAMELESS: u32 = UNEXPECTED_SLOT | DEPENDS_ON_NAME;
+
+/// The slot of the first of the four look-ups that hits, see `flowproof_common::classify`.
+fn first_hit(compiled: &Compiled, slots: &Slots, rule: &Rule) -> Option<u32> {
     [
-        (from, to),
-        (from, ANY_CLASS),
-        (ANY_CLASS, to),
+        (rule.from, rule.to),
+        (rule.from, ANY_CLASS),
+        (ANY_CLASS, rule.to),
         (ANY_CLASS, ANY_CLASS),
     ]
     .into_iter()
-    .find_map(|(from, to)| {
-        let rule = Rule {
-            from,
-            to,
-            port_class,
-            protocol,
-        };
-        rules.get(&packed(&rule)).copied()
-    })
+    .find_map(|(from, to)| compiled.rules.find(&Rule { from, to, ..*rule }))
+    .map(|position| slots.slot(compiled.rules.set(position)))
 }
 
 fn is_named(compiled: &Compiled, class: u32) -> bool {
@@ -226,20 +265,20 @@ fn is_named(compiled: &Compiled, class: u32) -> bool {
 }
 
 /// Whether a rule holds only because of a name: without it, the same flow would be covered by others or by none.
-fn depends_on_name(compiled: &Compiled, rules: &FastMap<u128, u32>, rule: &Rule) -> bool {
+fn depends_on_name(compiled: &Compiled, slots: &Slots, rule: &Rule) -> bool {
     let named = (is_named(compiled, rule.from), is_named(compiled, rule.to));
     if named == (false, false) {
         return false;
     }
     let without = |named, class| if named { UNBOUND_CLASS } else { class };
-    let unnamed = first_hit(
-        rules,
-        without(named.0, rule.from),
-        without(named.1, rule.to),
-        rule.protocol,
-        rule.port_class,
-    );
-    unnamed != rules.get(&packed(rule)).copied()
+    let unnamed = Rule {
+        from: without(named.0, rule.from),
+        to: without(named.1, rule.to),
+        ..*rule
+    };
+    let own = compiled.rules.find(rule);
+    first_hit(compiled, slots, &unnamed)
+        != own.map(|position| slots.slot(compiled.rules.set(position)))
 }
 
 /// The rules that an address may turn out to be covered by, once its name is known.
@@ -289,9 +328,20 @@ impl Tables for Installed {
             port_class,
             protocol,
         };
+        if let Some(position) = self.compiled.rules.find(&rule) {
+            return Some(
+                self.fixed
+                    .value(position, self.compiled.rules.set(position)),
+            );
+        }
+        if !self.fixed.has_names {
+            return None;
+        }
         let packed = packed(&rule);
-        let value = self.fixed.rules.get(&packed).copied();
-        value.or_else(|| self.mixed.rule(packed))
+        if self.fixed.is_nameless.contains(&packed) {
+            return Some(NAMELESS);
+        }
+        self.mixed.rule(packed)
     }
 
     fn has_names(&self) -> bool {
@@ -378,97 +428,4 @@ fn packed(rule: &Rule) -> u128 {
         | u128::from(rule.to) << 32
         | u128::from(rule.port_class) << 8
         | u128::from(rule.protocol)
-}
-
-/// Who owns which counter slot.
-#[derive(Clone, Debug, Default)]
-pub struct SlotDirectory {
-    members: Vec<Vec<MemberId>>,
-    by_members: HashMap<Vec<MemberId>, u32>,
-    by_member: HashMap<MemberId, Vec<u32>>,
-}
-
-impl SlotDirectory {
-    /// Rebuilt from what pinned maps hold: (slot, its members).
-    #[must_use]
-    pub fn restore(slots: impl IntoIterator<Item = (u32, Vec<MemberId>)>) -> Self {
-        let mut directory = Self::default();
-        let mut slots: Vec<_> = slots.into_iter().collect();
-        slots.sort_unstable();
-        for (slot, mut members) in slots {
-            members.sort_unstable();
-            let Some(index) = slot.checked_sub(FIRST_RULE_SLOT) else {
-                continue;
-            };
-            while directory.members.len() < index as usize {
-                directory.members.push(Vec::new());
-            }
-            if directory.members.len() == index as usize {
-                directory.enter(slot, members);
-            }
-        }
-        directory
-    }
-
-    fn enter(&mut self, slot: u32, members: Vec<MemberId>) {
-        for member in &members {
-            self.by_member.entry(*member).or_default().push(slot);
-        }
-        self.by_members.insert(members.clone(), slot);
-        self.members.push(members);
-    }
-
-    /// Whether every slot of `other` is here with the same members.
-    #[must_use]
-    pub fn holds(&self, other: &Self) -> bool {
-        self.members.starts_with(&other.members)
-    }
-
-    /// The slot of the set with these members, or the members back, sorted, if it has none.
-    pub(super) fn known(&self, mut members: Vec<MemberId>) -> Result<u32, Vec<MemberId>> {
-        members.sort_unstable();
-        members.dedup();
-        self.by_members.get(&members).copied().ok_or(members)
-    }
-
-    /// The slot of the set with these members, a new one if it has none.
-    ///
-    /// # Panics
-    /// With more than 2^32 sets, which no machine holds.
-    #[must_use]
-    #[expect(clippy::expect_used, reason = "documented, and out of reach")]
-    pub fn slot_of(&mut self, mut members: Vec<MemberId>) -> u32 {
-        members.sort_unstable();
-        members.dedup();
-        if let Some(slot) = self.by_members.get(&members) {
-            return *slot;
-        }
-        let slot =
-            u32::try_from(self.members.len()).expect("fewer than 2^32 rule sets") + FIRST_RULE_SLOT;
-        self.enter(slot, members);
-        slot
-    }
-
-    /// Every slot that ever counted for `member`.
-    #[must_use]
-    pub fn slots_of(&self, member: MemberId) -> &[u32] {
-        self.by_member.get(&member).map_or(&[], Vec::as_slice)
-    }
-
-    /// Slots and their members, in the order of slots.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &[MemberId])> {
-        (FIRST_RULE_SLOT..).zip(self.members.iter().map(Vec::as_slice))
-    }
-
-    /// How many slots are needed, the reserved ones included.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.members.len() + FIRST_RULE_SLOT as usize
-    }
-
-    /// Whether no rule set has a slot.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
-    }
 }

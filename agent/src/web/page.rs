@@ -455,7 +455,9 @@ mod tests {
         let installed = Installed::new(policy.compiled, SlotDirectory::default());
         let slot = installed
             .directory
-            .slots_of(MemberId::of("baseline-linux-host/dns#tcp/53"))[0];
+            .slots_of(MemberId::of("baseline-linux-host/dns#tcp/53"))
+            .next()
+            .unwrap();
         let mut slots = vec![SlotTotals::default(); installed.directory.len()];
         let totals = &mut slots[slot as usize];
         totals.flows.begun = 2;

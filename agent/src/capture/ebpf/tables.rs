@@ -50,7 +50,7 @@ fn roomy(count: usize, least: u32) -> u32 {
 
 impl Sizes {
     pub(super) fn for_matrix(matrix: &Installed, options: &EbpfOptions) -> Self {
-        let members = matrix.compiled.sets.iter().map(Vec::len).sum();
+        let members = matrix.compiled.sets.item_count();
         // Prefixes of both generations; the kernel allocates them as they come.
         let by_name = if matrix.compiled.names.is_empty() {
             0

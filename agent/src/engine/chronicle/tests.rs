@@ -66,7 +66,7 @@ impl Scene {
     fn count(&mut self, row: &str, outcome: Outcome, flows: u64) {
         let service = if row == "web" { "tcp/443" } else { "tcp/5432" };
         let member = MemberId::of(&format!("app/{row}#{service}"));
-        let slot = self.view.matrix.directory.slots_of(member)[0] as usize;
+        let slot = self.view.matrix.directory.slots_of(member).next().unwrap() as usize;
         let mut snapshot = Snapshot::clone(&self.view.snapshot);
         if snapshot.slots.len() <= slot {
             snapshot.slots.resize(slot + 1, SlotTotals::default());
@@ -312,7 +312,9 @@ fn a_failure_is_told_in_words() {
         .view
         .matrix
         .directory
-        .slots_of(MemberId::of("app/db#tcp/5432"))[0];
+        .slots_of(MemberId::of("app/db#tcp/5432"))
+        .next()
+        .unwrap();
     let judgement = Judgement {
         slot,
         initiator: Side::A,

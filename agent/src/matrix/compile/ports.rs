@@ -60,6 +60,12 @@ impl PortClasses {
         })
     }
 
+    /// How many classes there are, the one of numbers in no range included.
+    pub(super) fn count(&self) -> u32 {
+        let greatest = self.steps.iter().map(|(_, class)| *class).max();
+        u32::from(greatest.unwrap_or(0)) + 1
+    }
+
     /// The classes that make up one of the ranges given to [`Self::build`], sorted.
     pub(super) fn in_range(&mut self, first: u16, last: u16) -> &[u16] {
         let steps = &self.steps;

@@ -12,6 +12,8 @@ use super::classes::{Classes, Tag};
 use super::ports::{PortClasses, Range};
 use super::{CompileError, HostAddresses, MAX_RULES};
 use crate::matrix::compiled::{BoundRole, Rule, RuleSetIndex};
+use crate::matrix::lists::Lists;
+use crate::matrix::rule_table::RuleTable;
 use crate::matrix::{
     BuiltInRole, Matrix, Protocol, RoleRef, Service, ServiceIndex, ServiceKey, SystemIndex,
 };
@@ -20,8 +22,8 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 pub(super) struct Rules {
     pub(super) port_classes: Arc<[u16]>,
-    pub(super) rules: Vec<(Rule, RuleSetIndex)>,
-    pub(super) sets: Vec<Vec<ServiceKey>>,
+    pub(super) rules: RuleTable,
+    pub(super) sets: Lists<ServiceKey>,
 }
 
 /// ICMP types that `icmp` covers towards the responder: echo request.
@@ -239,6 +241,7 @@ pub(super) fn build(
     matrix: &Matrix,
     deployed: &BTreeSet<SystemIndex>,
     classes: &Classes,
+    first_named: u32,
     host: &HostAddresses,
 ) -> Result<Rules, CompileError> {
     let places = Places::of(classes, host);
@@ -263,15 +266,50 @@ pub(super) fn build(
                 limit: MAX_RULES,
             })?;
     }
-    let mut sets = vec![Vec::new(); merger.sets.len()];
-    for (set, index) in merger.sets {
-        sets[index.0 as usize] = set.iter().map(|member| members[*member as usize]).collect();
-    }
+    let mut sets: Vec<(RuleSetIndex, Box<[u32]>)> = merger
+        .sets
+        .into_iter()
+        .map(|(set, index)| (index, set))
+        .collect();
+    sets.sort_unstable_by_key(|(index, _)| *index);
+    let alike = alike(classes, first_named);
+    let classes: Vec<u32> = classes.numbered().map(|(class, _)| class).collect();
+    let rules = RuleTable::new(&merger.rules, &classes, &alike, ports.count()).map_err(|wide| {
+        CompileError::TooManyClasses {
+            limit: wide.classes,
+        }
+    })?;
     Ok(Rules {
         port_classes: ports.of,
-        rules: merger.rules,
-        sets,
+        rules,
+        sets: sets
+            .iter()
+            .map(|(_, set)| set.iter().map(|member| members[*member as usize]))
+            .collect(),
     })
+}
+
+/// For each class the one with the same rules: that with all that its addresses are but a directed broadcast, of which no
+/// rule knows. From `first_named` on rules may depend on a name, so none of those is taken.
+fn alike(classes: &Classes, first_named: u32) -> Vec<u32> {
+    let known: Map<&[Tag], u32> = (0..first_named)
+        .zip(&classes.tags)
+        .map(|(class, tags)| (tags.as_slice(), class))
+        .collect();
+    (0..)
+        .zip(&classes.tags)
+        .map(|(class, tags)| {
+            if !tags.contains(&Tag::DirectedBroadcast) {
+                return class;
+            }
+            let but: Vec<Tag> = tags
+                .iter()
+                .copied()
+                .filter(|tag| *tag != Tag::DirectedBroadcast)
+                .collect();
+            known.get(but.as_slice()).copied().unwrap_or(class)
+        })
+        .collect()
 }
 
 /// What every service of the deployed systems makes, and which service each member number is.

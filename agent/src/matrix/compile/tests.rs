@@ -393,8 +393,8 @@ fn what_says_nothing_makes_no_rules() {
          any -> any: tcp/1",
     );
     let installed = install(matrix, bindings, &HostAddresses::Unknown);
-    assert_eq!(installed.compiled.rules, []);
-    assert_eq!(installed.compiled.sets, Vec::<Vec<ServiceKey>>::new());
+    assert!(installed.compiled.rules.is_empty());
+    assert!(installed.compiled.sets.is_empty());
     assert!(
         installed
             .compiled

@@ -315,8 +315,8 @@ impl Installed {
                 .map(|mixed| mixed.number);
             std::iter::once(other).chain(mixed)
         };
-        let fixed = self.compiled.rules.iter().map(|(rule, _)| rule);
-        for rule in fixed.chain(&self.fixed.nameless) {
+        let fixed = self.compiled.rules.iter().map(|(_, rule, _)| rule);
+        for rule in fixed.chain(self.fixed.nameless.iter().copied()) {
             if parts.contains(&rule.to) {
                 wanted.extend(
                     others(rule.from).map(|from| (from, class, rule.protocol, rule.port_class)),
