@@ -907,6 +907,66 @@ mod tests {
         });
     }
 
+    /// Only what differs is written, and what is there is the whole all the same.
+    #[test]
+    fn the_kernel_has_all_of_a_matrix_however_little_was_written() {
+        use std::collections::BTreeMap;
+
+        use flowproof_common::classify::RuleKey;
+
+        in_namespace(|| {
+            let mut capture = watch_loopback();
+            let other = "system s
+                client = 10.77.0.1/32
+                web = 10.77.0.2/32
+                client -> web: tcp/4443
+                client -> web: udp/53-60
+                web -> client: tcp/1-100";
+            for text in [BY_ADDRESS, other, BY_ADDRESS, other, other, BY_NAME] {
+                capture.install(&matrix(text)).unwrap();
+                let generation = capture.settings.generation;
+                let in_force = Arc::clone(capture.namer().matrix());
+                let ports =
+                    batch::values::<u32>(capture.map("PORT_CLASSES").unwrap(), 131_072).unwrap();
+                let half = &ports[(generation as usize & 1) * 65_536..][..65_536];
+                let expect = in_force.compiled.port_classes.iter();
+                assert!(
+                    half.iter()
+                        .copied()
+                        .eq(expect.map(|class| u32::from(*class)))
+                );
+                let mut members = Vec::new();
+                batch::for_each::<u64, u64>(capture.map("SLOT_MEMBERS").unwrap(), |key, member| {
+                    members.push((key >> 32, *member));
+                })
+                .unwrap();
+                members.sort_unstable();
+                let mut expect: Vec<(u64, u64)> = in_force
+                    .directory
+                    .iter()
+                    .flat_map(|(slot, own)| own.iter().map(move |id| (slot.into(), id.0)))
+                    .collect();
+                expect.sort_unstable();
+                assert_eq!(members, expect);
+                let mut rules = BTreeMap::new();
+                batch::for_each::<RuleKey, u32>(capture.map("RULES").unwrap(), |key, value| {
+                    if key.generation == generation {
+                        rules.insert((key.from, key.to, key.port_class, key.protocol), *value);
+                    }
+                })
+                .unwrap();
+                let expect: BTreeMap<_, _> = in_force
+                    .rules()
+                    .map(|(rule, value)| {
+                        ((rule.from, rule.to, rule.port_class, rule.protocol), value)
+                    })
+                    .collect();
+                assert_eq!(rules, expect);
+                events(&mut capture);
+            }
+        });
+    }
+
     #[test]
     fn a_refused_matrix_changes_nothing_in_the_kernel() {
         in_namespace_with_addresses(|| {

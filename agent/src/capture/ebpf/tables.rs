@@ -3,14 +3,15 @@
 //! be reading it any more.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::maps::lpm_trie::Key;
 use aya::{Ebpf, Pod};
 use flowproof_common::address::Address;
 use flowproof_common::classify::{
-    ANY_CLASS, CLASS_INDEX, DEPENDS_ON_NAME, FIRST_RULE_SLOT, NAMELESS_CLASS,
-    PREFIX_GENERATION_BITS, PrefixKey, RuleKey,
+    ANY_CLASS, CLASS_INDEX, DEPENDS_ON_NAME, NAMELESS_CLASS, PREFIX_GENERATION_BITS, PrefixKey,
+    RuleKey,
 };
 use flowproof_common::record::Settings;
 
@@ -25,6 +26,9 @@ use crate::names::{Decisions, Namer};
 /// Longest time that a program may go on with a generation that it read before the flip. Programs run for
 /// microseconds with preemption off.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// Port classes of one generation; the table has room for two, and even and odd generations take turns.
+const PORTS: u32 = 65_536;
 
 /// The bits of a whole address, and of its key.
 const FULL: u8 = 128;
@@ -41,16 +45,22 @@ pub(super) struct Sizes {
     members: u32,
 }
 
-/// Twice what is there now, for the next generation beside it, and room to grow without a restart.
-fn roomy(count: usize, least: u32) -> u32 {
-    u32::try_from(count.saturating_mul(4).next_power_of_two())
+/// So many times what is there now.
+fn roomy(count: usize, times: usize, least: u32) -> u32 {
+    u32::try_from(count.saturating_mul(times))
         .unwrap_or(1 << 31)
-        .max(least)
+        .clamp(least, 1 << 31)
 }
+
+/// Of what each generation has its own: the next stands beside the one in force, and both may grow to twice their size
+/// without a restart.
+const BY_GENERATION: usize = 4;
+/// Of counter slots, which generations share: all rows may be replaced twice without a restart. They cost most of all, a slot
+/// some 200 bytes.
+const SHARED: usize = 3;
 
 impl Sizes {
     pub(super) fn for_matrix(matrix: &Installed, options: &EbpfOptions) -> Self {
-        let members = matrix.compiled.sets.item_count();
         // Prefixes of both generations; the kernel allocates them as they come.
         let by_name = if matrix.compiled.names.is_empty() {
             0
@@ -60,10 +70,11 @@ impl Sizes {
         Self {
             verified: options.verified_flows.max(1),
             unverified: options.unverified_flows.max(1),
-            prefixes: roomy(matrix.compiled.prefixes.len(), 4096).saturating_add(by_name),
-            rules: roomy(matrix.compiled.rules.len(), 16_384),
-            slots: roomy(matrix.directory.len(), 1024),
-            members: roomy(members, 4096),
+            prefixes: roomy(matrix.compiled.prefixes.len(), BY_GENERATION, 4096)
+                .saturating_add(by_name),
+            rules: roomy(matrix.compiled.rules.len(), BY_GENERATION, 16_384),
+            slots: roomy(matrix.directory.len(), SHARED, 1024),
+            members: roomy(matrix.compiled.sets.item_count(), SHARED, 4096),
         }
     }
 
@@ -95,6 +106,10 @@ impl Sizes {
             && self.members >= needed.members / 2
     }
 
+    pub(super) const fn rules(&self) -> u32 {
+        self.rules
+    }
+
     pub(super) const fn by_map(&self) -> [(&'static str, u32); 7] {
         [
             ("VERIFIED", self.verified),
@@ -119,9 +134,9 @@ struct Generation {
 /// What is in the tables.
 pub(super) struct Loaded {
     sizes: Sizes,
-    directory: SlotDirectory,
+    directory: Arc<SlotDirectory>,
     in_force: Generation,
-    next: Option<(Generation, SlotDirectory)>,
+    next: Option<(Generation, Arc<SlotDirectory>)>,
     /// Classes of whole addresses by the site, for when they stand for no name any more.
     bound: HashMap<Address, u32>,
     /// Addresses in the table by name.
@@ -132,6 +147,8 @@ pub(super) struct Loaded {
     /// Whether it was told that something found no room.
     full: bool,
     retired: Option<(Generation, Instant)>,
+    /// What even and odd generations have as port classes; nothing where that is not known.
+    port_classes: [Option<Arc<[u16]>>; 2],
 }
 
 impl Loaded {
@@ -172,7 +189,7 @@ impl Loaded {
         .map_err(|error| failed("reading the prefixes", &error))?;
         let loaded = Self {
             sizes,
-            directory: SlotDirectory::restore(slots),
+            directory: Arc::new(SlotDirectory::restore(slots)),
             in_force,
             next: None,
             bound: HashMap::new(),
@@ -180,12 +197,13 @@ impl Loaded {
             incomplete: HashSet::new(),
             full: false,
             retired: None,
+            port_classes: [None, None],
         };
         delete(ebpf, &stale)?;
         Ok(loaded)
     }
 
-    pub(super) const fn directory(&self) -> &SlotDirectory {
+    pub(super) fn directory(&self) -> &SlotDirectory {
         &self.directory
     }
 
@@ -205,11 +223,16 @@ impl Loaded {
         let number = self.in_force.number.wrapping_add(1).max(1);
         let compiled = &matrix.compiled;
         let room = self.room_for_rules(matrix);
-        let incomplete: HashSet<u32> = matrix
-            .rules()
-            .skip(room)
-            .map(|(rule, _)| newer_class(&rule))
-            .collect();
+        let mut incomplete = HashSet::new();
+        let (mut rules, mut slots) = (Vec::new(), Vec::new());
+        for (position, (rule, value)) in matrix.rules().enumerate() {
+            if position < room {
+                rules.push(rule_key(number, &rule));
+                slots.push(value);
+            } else {
+                incomplete.insert(newer_class(&rule));
+            }
+        }
         let by_name: HashMap<Address, u32> = namer
             .placed()
             .filter(|(_, class)| !incomplete.contains(&(class & CLASS_INDEX)))
@@ -232,23 +255,7 @@ impl Loaded {
                     .map(|(address, class)| (prefix_key(number, address, FULL), *class)),
             )
             .unzip();
-        let (rules, slots): (Vec<_>, Vec<_>) = matrix
-            .rules()
-            .take(room)
-            .map(|(rule, value)| (rule_key(number, &rule), value))
-            .unzip();
-        let (mut member_keys, members): (Vec<u64>, Vec<u64>) = matrix
-            .directory
-            .iter()
-            .flat_map(|(slot, own)| member_entries(slot, own))
-            .unzip();
-        let half = (number & 1) << 16;
-        let ports: Vec<u32> = (half..half + 65_536).collect();
-        let port_classes: Vec<u32> = compiled
-            .port_classes
-            .iter()
-            .map(|class| u32::from(*class))
-            .collect();
+        let (member_keys, members) = self.new_members(matrix);
         let next = Generation {
             number,
             prefixes,
@@ -256,15 +263,11 @@ impl Loaded {
         };
         let filled = write(ebpf, "SLOT_MEMBERS", &member_keys, &members)
             .and_then(|()| write(ebpf, "PREFIXES", &next.prefixes, &classes))
-            .and_then(|()| write(ebpf, "PORT_CLASSES", &ports, &port_classes))
+            .and_then(|()| self.write_port_classes(ebpf, number, &compiled.port_classes))
             .and_then(|()| write(ebpf, "RULES", &next.rules, &slots));
         if let Err(error) = filled {
             delete(ebpf, &next)?;
-            // Slots of a matrix that was never in force would be taken for another's after a restart.
-            let in_force = self.directory.len() as u64;
-            member_keys.retain(|key| key >> 32 >= in_force);
-            batch::delete(map_data(ebpf, "SLOT_MEMBERS")?, &member_keys)
-                .map_err(|error| failed("removing counter slots", &error))?;
+            self.forget_members(ebpf, &member_keys)?;
             return Err(error);
         }
         self.bound = compiled
@@ -276,14 +279,64 @@ impl Loaded {
         self.by_name = by_name.into_keys().collect();
         self.full = !incomplete.is_empty();
         self.incomplete = incomplete;
-        self.next = Some((next, matrix.directory.as_ref().clone()));
+        self.next = Some((next, Arc::clone(&matrix.directory)));
         Ok(number)
+    }
+
+    /// What slots of `matrix` count for, as far as the kernel does not know it: slots are never given to others.
+    fn new_members(&self, matrix: &Installed) -> (Vec<u64>, Vec<u64>) {
+        let known = if matrix.directory.holds(&self.directory) {
+            self.directory.len()
+        } else {
+            0
+        };
+        matrix
+            .directory
+            .starting_with(u32::try_from(known).unwrap_or(u32::MAX))
+            .flat_map(|(slot, own)| member_entries(slot, own))
+            .unzip()
+    }
+
+    /// Slots of a matrix that was never in force would be taken for another's after a restart.
+    fn forget_members(&self, ebpf: &Ebpf, keys: &[u64]) -> Result<(), CaptureError> {
+        let in_force = self.directory.len() as u64;
+        let keys: Vec<u64> = keys
+            .iter()
+            .copied()
+            .filter(|key| key >> 32 >= in_force)
+            .collect();
+        batch::delete(map_data(ebpf, "SLOT_MEMBERS")?, &keys)
+            .map_err(|error| failed("removing counter slots", &error))
+    }
+
+    /// Writes the port classes of a generation over those of the last but one, as far as they differ.
+    fn write_port_classes(
+        &mut self,
+        ebpf: &Ebpf,
+        generation: u32,
+        classes: &Arc<[u16]>,
+    ) -> Result<(), CaptureError> {
+        let half = generation & 1;
+        let known = &mut self.port_classes[half as usize];
+        // Until all are written nobody knows what is there.
+        let before = known.take();
+        let (ports, values): (Vec<u32>, Vec<u32>) = (half * PORTS..)
+            .zip(classes.iter())
+            .enumerate()
+            .filter(|(port, (_, class))| {
+                before.as_ref().and_then(|before| before.get(*port)) != Some(class)
+            })
+            .map(|(_, (port, class))| (port, u32::from(*class)))
+            .unzip();
+        write(ebpf, "PORT_CLASSES", &ports, &values)?;
+        *known = Some(Arc::clone(classes));
+        Ok(())
     }
 
     fn check_room(&self, namer: &Namer) -> Result<(), CaptureError> {
         let matrix = namer.matrix();
         let compiled = &matrix.compiled;
-        let members: usize = matrix.directory.iter().map(|(_, own)| own.len()).sum();
+        let members = matrix.directory.member_count();
         for (what, needed, room) in [
             (
                 "prefixes",
@@ -395,16 +448,12 @@ impl Loaded {
 
     /// Tells the kernel's memory what slots that names made count for.
     fn learn_slots(&mut self, ebpf: &Ebpf, matrix: &Installed) -> Result<(), CaptureError> {
-        let known = self.directory.len();
-        let new: Vec<(u32, &[MemberId])> = matrix
-            .directory
-            .iter()
-            .skip(known.saturating_sub(FIRST_RULE_SLOT as usize))
-            .collect();
+        let known = u32::try_from(self.directory.len()).unwrap_or(u32::MAX);
+        let new: Vec<(u32, &[MemberId])> = matrix.directory.starting_with(known).collect();
         if new.is_empty() {
             return Ok(());
         }
-        let members: usize = matrix.directory.iter().map(|(_, own)| own.len()).sum();
+        let members = matrix.directory.member_count();
         if matrix.directory.len() > self.sizes.slots as usize
             || members > self.sizes.members as usize
         {
@@ -415,7 +464,7 @@ impl Loaded {
             .flat_map(|(slot, own)| member_entries(slot, own))
             .unzip();
         write(ebpf, "SLOT_MEMBERS", &keys, &values)?;
-        self.directory = matrix.directory.as_ref().clone();
+        self.directory = Arc::clone(&matrix.directory);
         Ok(())
     }
 
@@ -430,9 +479,14 @@ impl Loaded {
 
     /// The filled generation is not wanted.
     pub(super) fn discard(&mut self, ebpf: &mut Ebpf) {
-        if let Some((next, _)) = self.next.take()
-            && let Err(error) = delete(ebpf, &next)
-        {
+        let Some((next, directory)) = self.next.take() else {
+            return;
+        };
+        let members: Vec<u64> = directory
+            .iter()
+            .flat_map(|(slot, own)| member_entries(slot, own).map(|(key, _)| key))
+            .collect();
+        if let Err(error) = delete(ebpf, &next).and_then(|()| self.forget_members(ebpf, &members)) {
             tracing::warn!(%error, "could not remove a matrix that was not taken into force");
         }
     }
