@@ -153,19 +153,19 @@ pub(super) fn values<V: Pod>(map: &MapData, count: u32) -> io::Result<Vec<V>> {
     Ok(values)
 }
 
-/// The first `count` values of an array that each CPU has its own of, in order.
-pub(super) fn per_cpu_values<V: Pod>(map: &MapData, count: u32) -> io::Result<Vec<Vec<V>>> {
+/// The first `count` values of an array that each CPU has its own of, in order, each added up over the CPUs.
+pub(super) fn per_cpu_sums<V: Pod + Default>(
+    map: &MapData,
+    count: u32,
+    add: impl Fn(V, V) -> V,
+) -> io::Result<Vec<V>> {
     let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
     // The kernel rounds each CPU's value up to 8 bytes.
     let stride = size_of::<V>().next_multiple_of(8);
     let mut values = Vec::with_capacity(count as usize);
     read_array(map, count, stride * cpus, |bytes| {
-        values.push(
-            bytes
-                .chunks_exact(stride)
-                .filter_map(read_record::<V>)
-                .collect(),
-        );
+        let cpus = bytes.chunks_exact(stride).filter_map(read_record::<V>);
+        values.push(cpus.fold(V::default(), &add));
     })?;
     Ok(values)
 }

@@ -410,27 +410,24 @@ impl Capture for EbpfCapture {
     fn snapshot(&mut self) -> Result<Snapshot, CaptureError> {
         let reading = |what: &str, error: &std::io::Error| failed(what, error);
         let slots = u32::try_from(self.loaded.directory().len()).unwrap_or(u32::MAX);
-        let traffic = batch::per_cpu_values::<SlotTraffic>(self.map("SLOT_TRAFFIC")?, slots)
+        let traffic = batch::per_cpu_sums(self.map("SLOT_TRAFFIC")?, slots, add_traffic)
             .map_err(|error| reading("reading the traffic counters", &error))?;
         let flows = batch::values::<SlotFlows>(self.map("SLOT_FLOWS")?, slots)
             .map_err(|error| reading("reading the flow counters", &error))?;
         let slots = traffic
             .into_iter()
             .zip(flows)
-            .map(|(cpus, flows)| SlotTotals {
-                traffic: sum_traffic(&cpus),
-                flows,
-            })
+            .map(|(traffic, flows)| SlotTotals { traffic, flows })
             .collect();
         let by_interface =
-            batch::per_cpu_values::<InterfaceCounters>(self.map("INTERFACES")?, INTERFACE_COUNTERS)
+            batch::per_cpu_sums(self.map("INTERFACES")?, INTERFACE_COUNTERS, add_interface)
                 .map_err(|error| reading("reading the interface counters", &error))?;
         let mut interfaces: Vec<_> = self
             .names
             .iter()
             .map(|(index, name)| {
-                let cpus = &by_interface[(*index % INTERFACE_COUNTERS) as usize];
-                (name.clone(), sum_interface(cpus))
+                let counters = by_interface[(*index % INTERFACE_COUNTERS) as usize];
+                (name.clone(), counters)
             })
             .collect();
         interfaces.sort_by(|a, b| a.0.cmp(&b.0));
@@ -529,28 +526,26 @@ impl Drop for EbpfCapture {
     }
 }
 
-fn sum_traffic(cpus: &[SlotTraffic]) -> SlotTraffic {
-    cpus.iter()
-        .fold(SlotTraffic::default(), |sum, cpu| SlotTraffic {
-            packets: [
-                sum.packets[0] + cpu.packets[0],
-                sum.packets[1] + cpu.packets[1],
-            ],
-            bytes: [sum.bytes[0] + cpu.bytes[0], sum.bytes[1] + cpu.bytes[1]],
-            last_seen: sum.last_seen.max(cpu.last_seen),
-        })
+fn add_traffic(sum: SlotTraffic, cpu: SlotTraffic) -> SlotTraffic {
+    SlotTraffic {
+        packets: [
+            sum.packets[0] + cpu.packets[0],
+            sum.packets[1] + cpu.packets[1],
+        ],
+        bytes: [sum.bytes[0] + cpu.bytes[0], sum.bytes[1] + cpu.bytes[1]],
+        last_seen: sum.last_seen.max(cpu.last_seen),
+    }
 }
 
-fn sum_interface(cpus: &[InterfaceCounters]) -> InterfaceCounters {
-    cpus.iter()
-        .fold(InterfaceCounters::default(), |sum, cpu| InterfaceCounters {
-            packets: sum.packets + cpu.packets,
-            bytes: sum.bytes + cpu.bytes,
-            not_ip: sum.not_ip + cpu.not_ip,
-            unparsed: sum.unparsed + cpu.unparsed,
-            link_upkeep: sum.link_upkeep + cpu.link_upkeep,
-            zero: 0,
-        })
+fn add_interface(sum: InterfaceCounters, cpu: InterfaceCounters) -> InterfaceCounters {
+    InterfaceCounters {
+        packets: sum.packets + cpu.packets,
+        bytes: sum.bytes + cpu.bytes,
+        not_ip: sum.not_ip + cpu.not_ip,
+        unparsed: sum.unparsed + cpu.unparsed,
+        link_upkeep: sum.link_upkeep + cpu.link_upkeep,
+        zero: 0,
+    }
 }
 
 fn failed(action: &str, error: &dyn std::error::Error) -> CaptureError {

@@ -215,7 +215,7 @@ impl Sweep {
 
 /// The probe's own counters, summed over CPUs, by [`Counter`].
 pub(super) fn counters(ebpf: &Ebpf) -> Result<Vec<u64>, CaptureError> {
-    batch::per_cpu_values::<u64>(object::map_data(ebpf, "COUNTERS")?, Counter::COUNT)
-        .map(|all| all.iter().map(|cpus| cpus.iter().sum()).collect())
+    let counters = object::map_data(ebpf, "COUNTERS")?;
+    batch::per_cpu_sums::<u64>(counters, Counter::COUNT, |sum, cpu| sum + cpu)
         .map_err(|error| failed("reading the probe's counters", &error))
 }
