@@ -1,12 +1,11 @@
 //! What the web server knows of those who ask it, as metrics: an operator sees a certificate that runs out, passwords that are
 //! tried, and slow peers, in the place where he sees everything else.
 
-use prometheus::proto::MetricFamily;
-
-use super::metrics::{Family, number, since_epoch};
+use super::exposition::{Exposition, Family};
+use super::metrics::{number, since_epoch};
 use crate::web::Status;
 
-pub(super) fn families(status: &Status, families: &mut Vec<MetricFamily>) {
+pub(super) fn families(status: &Status, families: &mut Exposition) {
     let mut requests = Family::counter(
         "flowproof_web_requests_total",
         "Requests that the web server answered, by class of status code; this one is counted in the next scrape.",
@@ -63,7 +62,7 @@ pub(super) fn families(status: &Status, families: &mut Vec<MetricFamily>) {
     for family in [
         requests, failures, limited, open, refused, successful, success, expiry,
     ] {
-        families.push(family.finish());
+        families.push(family);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What leaves the daemon for other programs. Each contract has types of its own, so that it does not follow when the
 //! inside changes.
 
+mod exposition;
 pub mod flow_line;
 pub mod metrics;
 #[cfg(test)]

@@ -1,10 +1,8 @@
 //! Metrics about the daemon itself: what its process takes, and how long it takes to look around and to answer a scrape.
 //! They stand after all others and are made apart from them, because no view of the traffic is needed for them.
 
-use prometheus::proto::{MetricFamily, MetricType, Summary};
-use prometheus::{Encoder as _, TextEncoder};
-
-use super::metrics::{Family, family_of};
+use super::exposition::{Exposition, Family, Kind};
+use super::metrics::number;
 use super::process::Process;
 use super::tally::Spent;
 
@@ -20,17 +18,10 @@ pub struct Own {
 }
 
 /// The metrics in the Prometheus text format, version 0.0.4.
-///
-/// # Errors
-/// The encoder refuses a name or a label, which would be a fault of this module.
-pub fn text(own: &Own) -> Result<String, prometheus::Error> {
-    let mut buffer = Vec::new();
-    TextEncoder::new().encode(&families(own), &mut buffer)?;
-    String::from_utf8(buffer).map_err(|error| prometheus::Error::Msg(error.to_string()))
-}
-
-fn families(own: &Own) -> Vec<MetricFamily> {
-    let mut families = vec![
+#[must_use]
+pub fn text(own: &Own) -> String {
+    let mut families = Exposition::default();
+    for family in [
         summary(
             "flowproof_round_duration_seconds",
             "Time that looking around took: asking the capture thread for all totals and judging them, once a second and for each scrape. If it nears a second, the matrix is large for this host: give it more processor time.",
@@ -41,10 +32,12 @@ fn families(own: &Own) -> Vec<MetricFamily> {
             "Time that scrapes of /metrics took, with the look that each takes, without sending the answer; this one is not among them. If it nears scrape_timeout, raise that.",
             own.scrapes,
         ),
-    ];
+    ] {
+        families.push(family);
+    }
     let process = &own.process;
-    let counter = MetricType::COUNTER;
-    let gauge = MetricType::GAUGE;
+    let counter = Kind::Counter;
+    let gauge = Kind::Gauge;
     for (name, help, kind, value) in [
         (
             "process_cpu_seconds_total",
@@ -87,19 +80,14 @@ fn families(own: &Own) -> Vec<MetricFamily> {
         let Some(value) = value else { continue };
         let mut family = Family::new(name, help, kind);
         family.push(&[], value);
-        families.push(family.finish());
+        families.push(family);
     }
-    families
+    families.finish()
 }
 
-fn summary(name: &str, help: &str, spent: Spent) -> MetricFamily {
-    let mut summary = Summary::default();
-    summary.set_sample_count(spent.count);
-    summary.set_sample_sum(spent.time.as_secs_f64());
-    let mut metric = prometheus::proto::Metric::default();
-    metric.set_summary(summary);
-    let mut family = family_of(name, help, MetricType::SUMMARY);
-    family.set_metric(vec![metric]);
+fn summary(name: &'static str, help: &'static str, spent: Spent) -> Family {
+    let mut family = Family::new(name, help, Kind::Summary);
+    family.push_summary(spent.time.as_secs_f64(), number(spent.count));
     family
 }
 
@@ -134,7 +122,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_the_system_does_not_tell_has_no_series() {
-        let text = text(&Own::default()).unwrap();
+        let text = text(&Own::default());
         assert!(!text.contains("process_"), "{text}");
         for series in [
             "flowproof_round_duration_seconds_sum 0\n",

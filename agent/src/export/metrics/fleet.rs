@@ -2,15 +2,14 @@
 //! counters but moments, so that a recording rule compares two numbers of two agents and reads no ranges.
 
 use flowproof_common::state::Outcome;
-use prometheus::proto::MetricFamily;
 
-use super::{Family, of_epoch};
+use super::{Exposition, Family, of_epoch};
 use crate::engine::chronicle::{Row, Standing};
 use crate::matrix::ServiceKey;
 use crate::verdict::requirement::{Failure, Place};
 use crate::verdict::stance::Stance;
 
-pub(super) fn families(standing: &Standing, families: &mut Vec<MetricFamily>) {
+pub(super) fn families(standing: &Standing, families: &mut Exposition) {
     let mut vantage = Family::gauge(
         "flowproof_requirement_vantage",
         "Where this agent stands to a requirement, always 1: at its initiator, at its responder, at both (either end may initiate, or the host has both roles), on the path of what comes by, or none of these. site is the name that the site file gives; agents of one site see the same rows.",
@@ -71,7 +70,7 @@ pub(super) fn families(standing: &Standing, families: &mut Vec<MetricFamily>) {
         }
     }
     for family in [vantage, share, failed] {
-        families.push(family.finish());
+        families.push(family);
     }
 }
 
