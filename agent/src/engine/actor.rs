@@ -32,7 +32,7 @@ use crate::privilege;
 use crate::verdict::requirement::Resolution;
 
 /// How long one poll waits: what a command waits at most, and what an idle daemon's wake-ups are paid for.
-const POLL: Duration = Duration::from_millis(25);
+const POLL: Duration = Duration::from_millis(10);
 /// Polls that empty the ring of events after totals were read, at most.
 const DRAIN: u32 = 64;
 /// Unexpected services that [`View::top`] holds at most.
