@@ -17,15 +17,20 @@ use crate::world::World;
 
 /// Reads and compiles a site of so many requirements, as the daemon does.
 pub(crate) fn policy(world: World) -> Result<Policy> {
+    policy_of(&world.matrix(), &world.site())
+}
+
+/// The same of any files.
+pub(crate) fn policy_of(matrix: &str, site: &str) -> Result<Policy> {
     let folder = tempfile::tempdir()?;
-    let file = |name: &str, text: String| -> Result<PathBuf> {
+    let file = |name: &str, text: &str| -> Result<PathBuf> {
         let path = folder.path().join(name);
         std::fs::write(&path, text)?;
         Ok(path)
     };
     policy::load(
-        &[file("matrix.yaml", world.matrix())?],
-        Some(&file("site.yaml", world.site())?),
+        &[file("matrix.yaml", matrix)?],
+        Some(&file("site.yaml", site)?),
         &TagOptions::default(),
         &[],
     )

@@ -17,7 +17,7 @@ use flowproof_tests::metrics::Metrics;
 use crate::context::Context;
 use crate::flows::{Ask, FRAME, frames, tuples};
 use crate::measure::Samples;
-use crate::probe::{Probe, policy};
+use crate::probe::{Probe, policy_of};
 use crate::report::{Section, Target};
 use crate::wire::{INTERFACE, Wire};
 use crate::world::World;
@@ -27,7 +27,8 @@ const REQUIREMENTS: u32 = 100_000;
 /// Measures the steps, then the whole.
 pub(crate) fn bench(context: &Context, section: &mut Section) -> Result<()> {
     section.how(format!(
-        "{} requirements, {} roles: the kernel's tables are filled beside those in force, then one number is changed",
+        "{} requirements, {} roles: the kernel's tables are filled beside those in force, then one number is changed. Two \
+         matrices take turns; in one of them the requirements on TCP port 2007 are on 3007",
         World::of(REQUIREMENTS).requirements(),
         World::of(REQUIREMENTS).clients() + World::of(REQUIREMENTS).servers()
     ));
@@ -41,12 +42,13 @@ pub(crate) fn bench(context: &Context, section: &mut Section) -> Result<()> {
 
 fn steps(context: &Context, section: &mut Section) -> Result<()> {
     let world = World::of(REQUIREMENTS);
+    let (matrices, site) = (matrices(world), world.site());
     let mut probe = Probe::open(world, 65_536, 65_536)?;
     let (mut reading, mut tables, mut switching) =
         (Samples::default(), Samples::default(), Samples::default());
-    for _ in 0..context.runs {
+    for matrix in matrices.iter().rev().cycle().take(context.runs) {
         let start = Instant::now();
-        let compiled = policy(world)?.compiled;
+        let compiled = policy_of(matrix, &site)?.compiled;
         reading.push(milliseconds(start));
         let start = Instant::now();
         let installed = Arc::new(Installed::new(compiled, probe.capture.directory().clone()));
@@ -84,19 +86,26 @@ fn steps(context: &Context, section: &mut Section) -> Result<()> {
     Ok(())
 }
 
+/// Two that differ a little, as one does from the next version of it.
+fn matrices(world: World) -> [String; 2] {
+    let matrix = world.matrix();
+    let changed = matrix.replace("[tcp/2007", "[tcp/3007");
+    [matrix, changed]
+}
+
 fn milliseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
 fn whole(context: &Context, section: &mut Section) -> Result<()> {
     let world = World::of(REQUIREMENTS);
-    let (matrix, site) = (world.matrix(), world.site());
+    let (matrices, site) = (matrices(world), world.site());
     let wire = Wire::new()?;
     let daemon = Daemon::start(
         &wire.watched,
         &Setup {
             backend: Backend::Ebpf,
-            matrix: &matrix,
+            matrix: &matrices[0],
             site: &site,
             config: "",
             interfaces: &[INTERFACE],
@@ -124,7 +133,7 @@ fn whole(context: &Context, section: &mut Section) -> Result<()> {
             });
             thread::sleep(Duration::from_millis(200));
             let start = Instant::now();
-            daemon.reload("matrix.yaml", &matrix)?;
+            daemon.reload("matrix.yaml", &matrices[round % 2])?;
             let done = wait_for(Duration::from_secs(60), || {
                 (daemon.stderr().matches("reloaded:").count() >= round).then_some(())
             });
