@@ -156,7 +156,9 @@ fn build(toolchain: &Toolchain, locked: bool) -> Result<()> {
         .current_dir(root.join("agent-ebpf"))
         .env("CARGO_ENCODED_RUSTFLAGS", flags(toolchain, locked)?)
         // One object for all machines: aya's bindings would otherwise follow the machine that builds.
-        .env("AYA_BPF_TARGET_ARCH", "x86_64");
+        .env("AYA_BPF_TARGET_ARCH", "x86_64")
+        // Else the object would differ with how much of it was built before, or with what the caller likes.
+        .env("CARGO_INCREMENTAL", "0");
     for inherited in [
         "RUSTFLAGS",
         "RUSTC",
