@@ -27,6 +27,13 @@ pub const BOUND: u32 = 0x8000_0000;
 pub const BROADCAST: u32 = 0x4000_0000;
 /// What remains of an address class without its flags: an index.
 pub const CLASS_INDEX: u32 = !(BOUND | BROADCAST);
+/// A class as an end of a rule in the kernel's table: no rule knows of directed broadcasts, so a prefix and its broadcast
+/// share theirs.
+#[inline(always)]
+#[must_use]
+pub const fn rule_end(class: u32) -> u32 {
+    class & !BROADCAST
+}
 /// The class of an address that no prefix covers.
 pub const UNBOUND_CLASS: u32 = 0;
 /// Stands for every address in a rule's `from` or `to`; never the class of an address.
@@ -50,9 +57,9 @@ pub const FIRST_RULE_SLOT: u32 = 2;
 pub struct RuleKey {
     /// The matrix generation that the rule belongs to; makes a reload one flip of a number.
     pub generation: u32,
-    /// Class of the initiator, or [`ANY_CLASS`].
+    /// [`rule_end`] of the initiator's class, or of [`ANY_CLASS`].
     pub from: u32,
-    /// Class of the responder, or [`ANY_CLASS`].
+    /// [`rule_end`] of the responder's class, or of [`ANY_CLASS`].
     pub to: u32,
     /// Class of the responder's port or of the ICMP type; 0 for protocols that have neither.
     pub port_class: u16,

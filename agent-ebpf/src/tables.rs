@@ -4,7 +4,7 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use flowproof_common::address::Address;
 use flowproof_common::classify::{
-    self, Cover, PREFIX_GENERATION_BITS, PrefixKey, RuleKey, Tables, UNBOUND_CLASS,
+    self, Cover, PREFIX_GENERATION_BITS, PrefixKey, RuleKey, Tables, UNBOUND_CLASS, rule_end,
 };
 
 use flowproof_common::record::{AddressClass, Settings};
@@ -82,8 +82,8 @@ impl Tables for Generation {
     fn rule(&self, from: u32, to: u32, protocol: u8, port_class: u16) -> Option<u32> {
         let key = RuleKey {
             generation: self.number,
-            from,
-            to,
+            from: rule_end(from),
+            to: rule_end(to),
             port_class,
             protocol,
             zero: 0,

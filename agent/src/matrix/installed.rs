@@ -178,19 +178,33 @@ impl Installed {
     }
 
     /// Every rule with its slot and `DEPENDS_ON_NAME`, those for learned addresses included: what the kernel's table
-    /// holds.
+    /// holds. Classes that share the rules of others ([`RuleTable::like`]) are left out.
+    ///
+    /// [`RuleTable::like`]: crate::matrix::rule_table::RuleTable::like
     pub fn rules(&self) -> impl Iterator<Item = (Rule, u32)> {
-        let compiled = self.compiled.rules.iter();
-        compiled
+        self.compiled
+            .rules
+            .kept()
             .map(|(position, rule, set)| (rule, self.fixed.value(position, set)))
-            .chain(self.fixed.nameless.iter().map(|rule| (*rule, NAMELESS)))
-            .chain(self.mixed.rules())
+            .chain(self.kept_nameless().map(|rule| (*rule, NAMELESS)))
+            .chain(
+                self.mixed
+                    .rules()
+                    .filter(|(rule, _)| self.compiled.rules.is_kept(rule)),
+            )
+    }
+
+    fn kept_nameless(&self) -> impl Iterator<Item = &Rule> {
+        self.fixed
+            .nameless
+            .iter()
+            .filter(|rule| self.compiled.rules.is_kept(rule))
     }
 
     /// How many of [`Self::rules`] follow from the matrix alone; they come first.
     #[must_use]
     pub fn fixed_rules(&self) -> usize {
-        self.compiled.rules.len() + self.fixed.nameless.len()
+        self.compiled.rules.positions() + self.kept_nameless().count()
     }
 
     /// The roles of an address by its prefix, built-in ones included; none if it is not bound.

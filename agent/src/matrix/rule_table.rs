@@ -143,6 +143,17 @@ impl RuleTable {
 
     /// All rules with their positions and sets, in the order of positions.
     pub fn iter(&self) -> impl Iterator<Item = (usize, Rule, RuleSetIndex)> {
+        self.kept().flat_map(move |(position, rule, set)| {
+            let ends = self
+                .digits
+                .sharers(rule.from)
+                .flat_map(move |from| self.digits.sharers(rule.to).map(move |to| (from, to)));
+            ends.map(move |(from, to)| (position, Rule { from, to, ..rule }, set))
+        })
+    }
+
+    /// The rules that are kept, without those of classes that only [share](Self::like) them: as many as positions.
+    pub fn kept(&self) -> impl Iterator<Item = (usize, Rule, RuleSetIndex)> {
         let buckets = (0_u64..).zip(self.starts.windows(2));
         let numbers = buckets.flat_map(move |(bucket, range)| {
             let [start, end] = [range[0], range[1]].map(|at| at as usize);
@@ -152,13 +163,23 @@ impl RuleTable {
             .map(|number| self.digits.rule(self.shuffle.back(number)))
             .zip(self.sets.iter().copied())
             .enumerate()
-            .flat_map(move |(position, (rule, set))| {
-                let ends = self
-                    .digits
-                    .sharers(rule.from)
-                    .flat_map(move |from| self.digits.sharers(rule.to).map(move |to| (from, to)));
-                ends.map(move |(from, to)| (position, Rule { from, to, ..rule }, set))
-            })
+            .map(|(position, (rule, set))| (position, rule, set))
+    }
+
+    /// The class with the index of the one whose rules it shares, which is its own for most; its flags stay. Classes that are
+    /// not the table's are left as they are.
+    #[must_use]
+    pub fn like(&self, class: u32) -> u32 {
+        match self.digits.alike.get((class & CLASS_INDEX) as usize) {
+            Some(like) => class & !CLASS_INDEX | like,
+            None => class,
+        }
+    }
+
+    /// Whether neither end of a rule only shares the rules of another class.
+    #[must_use]
+    pub fn is_kept(&self, rule: &Rule) -> bool {
+        self.like(rule.from) == rule.from && self.like(rule.to) == rule.to
     }
 
     /// How many rules there are.

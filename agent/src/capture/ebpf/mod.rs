@@ -907,7 +907,7 @@ mod tests {
     fn the_kernel_has_all_of_a_matrix_however_little_was_written() {
         use std::collections::BTreeMap;
 
-        use flowproof_common::classify::RuleKey;
+        use flowproof_common::classify::{RuleKey, rule_end};
 
         in_namespace(|| {
             let mut capture = watch_loopback();
@@ -953,7 +953,8 @@ mod tests {
                 let expect: BTreeMap<_, _> = in_force
                     .rules()
                     .map(|(rule, value)| {
-                        ((rule.from, rule.to, rule.port_class, rule.protocol), value)
+                        let (from, to) = (rule_end(rule.from), rule_end(rule.to));
+                        ((from, to, rule.port_class, rule.protocol), value)
                     })
                     .collect();
                 assert_eq!(rules, expect);

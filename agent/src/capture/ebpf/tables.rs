@@ -11,14 +11,14 @@ use aya::{Ebpf, Pod};
 use flowproof_common::address::Address;
 use flowproof_common::classify::{
     ANY_CLASS, CLASS_INDEX, DEPENDS_ON_NAME, NAMELESS_CLASS, PREFIX_GENERATION_BITS, PrefixKey,
-    RuleKey,
+    RuleKey, rule_end,
 };
 use flowproof_common::record::Settings;
 
 use super::super::CaptureError;
 use super::object::map_data;
 use super::{EbpfOptions, batch, failed};
-use crate::matrix::compiled::Rule;
+use crate::matrix::compiled::{Compiled, Rule};
 use crate::matrix::installed::{Installed, MemberId, SlotDirectory};
 use crate::names::namer::MAX_PLACED;
 use crate::names::{Decisions, Namer};
@@ -72,7 +72,7 @@ impl Sizes {
             unverified: options.unverified_flows.max(1),
             prefixes: roomy(matrix.compiled.prefixes.len(), BY_GENERATION, 4096)
                 .saturating_add(by_name),
-            rules: roomy(matrix.compiled.rules.len(), BY_GENERATION, 16_384),
+            rules: roomy(matrix.compiled.rules.positions(), BY_GENERATION, 16_384),
             slots: roomy(matrix.directory.len(), SHARED, 1024),
             members: roomy(matrix.compiled.sets.item_count(), SHARED, 4096),
         }
@@ -141,6 +141,8 @@ pub(super) struct Loaded {
     bound: HashMap<Address, u32>,
     /// Addresses in the table by name.
     by_name: HashSet<Address>,
+    /// What the matrix was compiled to that was written last.
+    compiled: Option<Arc<Compiled>>,
     /// Classes that names made and that not all rules of which found room, by their index. Judged by what rules there
     /// are, their addresses would lose what their prefixes allow.
     incomplete: HashSet<u32>,
@@ -194,6 +196,7 @@ impl Loaded {
             next: None,
             bound: HashMap::new(),
             by_name: HashSet::new(),
+            compiled: None,
             incomplete: HashSet::new(),
             full: false,
             retired: None,
@@ -245,15 +248,14 @@ impl Loaded {
             .map(|prefix| {
                 (
                     prefix_key(number, &prefix.address, prefix.bits),
-                    prefix.class,
+                    compiled.rules.like(prefix.class),
                 )
             });
         let (prefixes, classes): (Vec<_>, Vec<_>) = bound
-            .chain(
-                by_name
-                    .iter()
-                    .map(|(address, class)| (prefix_key(number, address, FULL), *class)),
-            )
+            .chain(by_name.iter().map(|(address, class)| {
+                let class = compiled.rules.like(*class);
+                (prefix_key(number, address, FULL), class)
+            }))
             .unzip();
         let (member_keys, members) = self.new_members(matrix);
         let next = Generation {
@@ -276,6 +278,7 @@ impl Loaded {
             .filter(|prefix| prefix.bits == FULL)
             .map(|prefix| (prefix.address, prefix.class))
             .collect();
+        self.compiled = Some(Arc::clone(compiled));
         self.by_name = by_name.into_keys().collect();
         self.full = !incomplete.is_empty();
         self.incomplete = incomplete;
@@ -381,7 +384,17 @@ impl Loaded {
         let room = (self.sizes.rules as usize / 2).saturating_sub(self.in_force.rules.len());
         let mut keys = Vec::new();
         let mut values = Vec::new();
-        for (rule, value) in &decisions.rules {
+        let kept = |rule: &Rule| {
+            self.compiled
+                .as_ref()
+                .is_none_or(|compiled| compiled.rules.is_kept(rule))
+        };
+        let rules: Vec<_> = decisions
+            .rules
+            .iter()
+            .filter(|(rule, _)| kept(rule))
+            .collect();
+        for (rule, value) in &rules {
             if self.has_slot(value & !DEPENDS_ON_NAME) && keys.len() < room {
                 keys.push(rule_key(number, rule));
                 values.push(*value);
@@ -389,7 +402,7 @@ impl Loaded {
                 self.incomplete.insert(newer_class(rule));
             }
         }
-        if keys.len() < decisions.rules.len() && !std::mem::replace(&mut self.full, true) {
+        if keys.len() < rules.len() && !std::mem::replace(&mut self.full, true) {
             tracing::warn!(
                 "the kernel's tables have no room for more combinations of names: flows to further addresses are judged \
                  one by one; restart the daemon to size them anew"
@@ -408,6 +421,10 @@ impl Loaded {
             match class.or_else(|| self.bound.get(&address).copied()) {
                 Some(class) => {
                     if self.by_name.contains(&address) || self.has_room_for_prefix() {
+                        let class = self
+                            .compiled
+                            .as_ref()
+                            .map_or(class, |compiled| compiled.rules.like(class));
                         write(ebpf, "PREFIXES", &[key], &[class])?;
                         if self.by_name.insert(address) && !self.bound.contains_key(&address) {
                             self.in_force.prefixes.push(key);
@@ -517,8 +534,8 @@ fn newer_class(rule: &Rule) -> u32 {
 fn rule_key(generation: u32, rule: &Rule) -> RuleKey {
     RuleKey {
         generation,
-        from: rule.from,
-        to: rule.to,
+        from: rule_end(rule.from),
+        to: rule_end(rule.to),
         port_class: rule.port_class,
         protocol: rule.protocol,
         zero: 0,
