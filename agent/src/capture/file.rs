@@ -120,13 +120,14 @@ impl Resolution {
     }
 }
 
+/// Reads a packet of a pcap file and tells what follows on it.
+type ParsePacket =
+    for<'a> fn(&'a [u8]) -> IResult<&'a [u8], LegacyPcapBlock<'a>, PcapError<&'a [u8]>>;
+
 /// What a file's blocks are.
 enum Format {
     /// pcap: how a packet is read, and how long its header is.
-    Pcap {
-        parse: fn(&[u8]) -> IResult<&[u8], LegacyPcapBlock<'_>, PcapError<&[u8]>>,
-        header: usize,
-    },
+    Pcap { parse: ParsePacket, header: usize },
     /// pcapng, and whether the section at hand is in big-endian order.
     PcapNg { big_endian: bool },
 }

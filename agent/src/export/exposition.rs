@@ -170,7 +170,7 @@ fn write_value(text: &mut String, value: f64) {
 
 fn escaped(text: &mut String, value: &str, quotes: bool) {
     let special = |byte: &u8| matches!(byte, b'\\' | b'\n') || (quotes && *byte == b'"');
-    if !value.as_bytes().iter().any(|byte| special(byte)) {
+    if !value.as_bytes().iter().any(special) {
         text.push_str(value);
         return;
     }

@@ -97,10 +97,6 @@ impl Store {
     }
 
     #[inline]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "half of the bits of a hash are a hash"
-    )]
     pub(super) fn hash(&self, key: &FlowKey) -> Hash {
         // Whole words; the derived form would feed every field on its own.
         let mut state = self.hasher.build_hasher();
@@ -352,10 +348,6 @@ impl Store {
 }
 
 /// The place of a bucket of time in the wheel.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the wheel has fewer buckets"
-)]
 const fn wheel_slot(bucket: u64) -> u16 {
     (bucket % BUCKETS) as u16
 }

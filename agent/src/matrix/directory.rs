@@ -301,9 +301,9 @@ mod tests {
         for id in 0..20_000 {
             assert_eq!(
                 directory.slot_of(members(&[id / 100 + 1_000_000, id])),
-                (id + 2) as u32
+                u32::try_from(id + 2).unwrap()
             );
-            assert_eq!(slots_of(&directory, id), [(id + 2) as u32]);
+            assert_eq!(slots_of(&directory, id), [u32::try_from(id + 2).unwrap()]);
         }
         assert_eq!(slots_of(&directory, 1_000_007).len(), 100);
     }

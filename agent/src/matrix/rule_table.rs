@@ -567,7 +567,7 @@ mod tests {
             seeds in prop::collection::vec((0_u32..400, 0_u32..400, 0_u8..9, 0_u16..400), 0..300),
             shared: bool,
         ) {
-            let number = |index: u32| if index % 2 == 0 { index | BOUND } else { index };
+            let number = |index: u32| if index.is_multiple_of(2) { index | BOUND } else { index };
             let end = |seed: u32| match seed % 40 {
                 0 => ANY_CLASS,
                 1 => number(classes - 1),

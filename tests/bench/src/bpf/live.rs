@@ -40,7 +40,12 @@ impl LiveFeed {
     /// Will give flows of `tuples` to the interface of this index, of the namespace that the caller is in.
     pub(crate) fn new(tuples: &[Tuple], interface: u32) -> Result<Self> {
         let cursor = Map::new(Kind::Array, 4, 4, 1)?;
-        let flows = Map::new(Kind::Array, 4, TUPLE as u32, u32::try_from(tuples.len())?)?;
+        let flows = Map::new(
+            Kind::Array,
+            4,
+            u32::try_from(TUPLE)?,
+            u32::try_from(tuples.len())?,
+        )?;
         for (index, tuple) in (0_u32..).zip(tuples) {
             flows.write(&index.to_ne_bytes(), tuple)?;
         }
