@@ -7,12 +7,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use flowproof::capture::Capture as _;
 use flowproof_common::protocol::TCP;
 use flowproof_tests::frame::flags;
 
-use crate::bpf::programs::{Feed, Floor, Source, Tuple, empty};
+use crate::bpf::programs::{Feed, Floor, Inserter, Source, Tuple, empty};
 use crate::context::Context;
 use crate::flows::{Ask, HANDSHAKE, frame, fresh, reversed, tuples};
 use crate::measure::{Samples, pinned};
@@ -236,39 +236,25 @@ fn flood(context: &Context, section: &mut Section, probe: &mut Probe) -> Result<
     Ok(())
 }
 
-/// First packets of flows, into a table with room.
+/// First packets of flows, into tables with room.
 fn new(context: &Context, section: &mut Section) -> Result<()> {
-    const CHUNKS: u32 = 5;
     let world = World::of(REQUIREMENTS);
-    let empty = empty()?;
-    let mut probe = Probe::open(world, VERIFIED, 1 << 20)?;
-    let feed = Feed::new(Source::Fresh)?;
     let packet = frame(&fresh(world), flags::SYN);
-    // The tables' first pages are touched by now.
-    feed.run(&probe.ingress, &packet, RINGFUL)?;
-    probe.drain()?;
-    let (mut none, mut own, mut draining) =
+    let feed = Feed::new(Source::Fresh)?;
+    let empty = empty()?;
+    let (mut none, mut least) = (Samples::default(), Samples::default());
+    let (mut own, mut large, mut draining) =
         (Samples::default(), Samples::default(), Samples::default());
     for _ in 0..context.runs {
-        none.push(feed.run(&empty, &packet, RINGFUL * CHUNKS)?);
-        let (mut sum, mut spent, mut events) = (0.0, Duration::ZERO, 0);
-        for _ in 0..CHUNKS {
-            let before = probe.begun()?;
-            sum += feed.run(&probe.ingress, &packet, RINGFUL)?;
-            ensure!(
-                probe.begun()? - before == u64::from(RINGFUL),
-                "not every flow was new"
-            );
-            let start = Instant::now();
-            let mut taken = 0_u64;
-            probe.capture.poll(Duration::ZERO, &mut |_| taken += 1)?;
-            spent += start.elapsed();
-            events += taken;
-        }
-        own.push(sum / f64::from(CHUNKS));
-        draining.push(spent.as_secs_f64() * 1e9 / events as f64);
+        none.push(feed.run(&empty, &packet, 2 * RINGFUL)?);
+        let inserter = Inserter::new(UNVERIFIED)?;
+        feed.run(&inserter.program, &packet, RINGFUL)?;
+        least.push(feed.run(&inserter.program, &packet, 2 * RINGFUL)?);
+        let (spent, drained) = begin(world, UNVERIFIED, &feed, &packet)?;
+        own.push(spent);
+        draining.push(drained);
+        large.push(begin(world, 1 << 20, &feed, &packet)?.0);
     }
-    ensure!(probe.lost("ring")? == 0, "events were lost");
     section.row(
         "kernel/new/empty",
         "empty program, another new flow each time",
@@ -277,11 +263,32 @@ fn new(context: &Context, section: &mut Section) -> Result<()> {
         None,
     );
     section.row(
+        "kernel/new/floor",
+        format!("floor (one insertion into an LRU table of {UNVERIFIED})"),
+        least.clone(),
+        "ns",
+        None,
+    );
+    section.row(
         "kernel/new",
         "flowproof, a new flow: judged, inserted, counted, event sent",
-        own,
+        own.clone(),
         "ns",
         Some(Target::AtMost(390.0)),
+    );
+    section.row(
+        "kernel/new/to-floor",
+        "a new flow in units of the floor",
+        own.over(&least),
+        "times",
+        None,
+    );
+    section.row(
+        "kernel/new/large",
+        "the same with room for a million unverified flows",
+        large,
+        "ns",
+        None,
     );
     section.row(
         "kernel/events",
@@ -290,5 +297,32 @@ fn new(context: &Context, section: &mut Section) -> Result<()> {
         "ns",
         None,
     );
-    probe.drain().context("the last events").map(|_| ())
+    Ok(())
+}
+
+/// New flows into fresh tables: nanoseconds of one, and of taking its event out of the ring.
+fn begin(world: World, room: u32, feed: &Feed, packet: &[u8]) -> Result<(f64, f64)> {
+    const CHUNKS: u32 = 2;
+    let mut probe = Probe::open(world, VERIFIED, room)?;
+    // The tables' first pages are touched by then.
+    feed.run(&probe.ingress, packet, RINGFUL)?;
+    probe.drain()?;
+    let (mut sum, mut spent, mut events) = (0.0, Duration::ZERO, 0_u64);
+    for _ in 0..CHUNKS {
+        let before = probe.begun()?;
+        sum += feed.run(&probe.ingress, packet, RINGFUL)?;
+        ensure!(
+            probe.begun()? - before == u64::from(RINGFUL),
+            "not every flow was new"
+        );
+        let start = Instant::now();
+        probe.capture.poll(Duration::ZERO, &mut |_| events += 1)?;
+        spent += start.elapsed();
+        probe.drain()?;
+    }
+    ensure!(probe.lost("ring")? == 0, "events were lost");
+    Ok((
+        sum / f64::from(CHUNKS),
+        spent.as_secs_f64() * 1e9 / events as f64,
+    ))
 }

@@ -17,6 +17,8 @@ pub(crate) const R1: Register = Register(1);
 pub(crate) const R2: Register = Register(2);
 /// Third argument.
 pub(crate) const R3: Register = Register(3);
+/// Fourth argument.
+pub(crate) const R4: Register = Register(4);
 /// Kept over calls.
 pub(crate) const R6: Register = Register(6);
 /// Kept over calls.
@@ -57,6 +59,8 @@ impl Size {
 pub(crate) enum Helper {
     /// `bpf_map_lookup_elem`.
     MapLookup = 1,
+    /// `bpf_map_update_elem`.
+    MapUpdate = 2,
     /// `bpf_tail_call`.
     TailCall = 12,
     /// `bpf_ktime_get_coarse_ns`.

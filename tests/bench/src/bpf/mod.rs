@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Array = 2,
     /// Programs to tail-call.
     Programs = 3,
+    /// A hash table that gives up what was used least recently.
+    LruHash = 9,
 }
 
 /// `union bpf_attr`, large enough for all commands here, as words.

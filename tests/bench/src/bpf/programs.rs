@@ -5,8 +5,8 @@
 use anyhow::Result;
 
 use super::assembler::{
-    Assembler, Helper, R0, R1, R2, R3, R6, R7, R8, R9, R10, Size::Byte, Size::Double, Size::Half,
-    Size::Word,
+    Assembler, Helper, R0, R1, R2, R3, R4, R6, R7, R8, R9, R10, Size::Byte, Size::Double,
+    Size::Half, Size::Word,
 };
 use super::{Kind, Map, Program};
 
@@ -110,6 +110,54 @@ impl Floor {
         key[..TUPLE].copy_from_slice(tuple);
         key[12..].copy_from_slice(&u32::from(protocol).to_ne_bytes());
         key
+    }
+}
+
+/// The least that notices a new flow: it reads the 5-tuple of IPv4 and puts it into a table that gives up the least recently
+/// used. It judges nothing and tells nobody.
+#[derive(Debug)]
+pub(crate) struct Inserter {
+    /// The program.
+    pub(crate) program: Program,
+    /// Held because the program writes into it.
+    _flows: Map,
+}
+
+impl Inserter {
+    /// With room for so many flows.
+    pub(crate) fn new(entries: u32) -> Result<Self> {
+        let flows = Map::new(Kind::LruHash, 16, 24, entries)?;
+        let mut asm = Assembler::default();
+        asm.load(Word, R9, R1, DATA)
+            .load(Word, R8, R1, DATA_END)
+            .copy(R2, R9)
+            .add(R2, LEAST)
+            .if_above(R2, R8, "out");
+        for (at, key) in [(0, -16), (4, -12), (8, -8)] {
+            asm.load(Word, R3, R9, TUPLE_AT + at)
+                .store(Word, R10, key, R3);
+        }
+        asm.load(Byte, R3, R9, 23)
+            .store(Word, R10, -4, R3)
+            .set(R3, 1);
+        for at in [-40, -32, -24] {
+            asm.store(Double, R10, at, R3);
+        }
+        let code = asm
+            .map(R1, flows.descriptor())
+            .copy(R2, R10)
+            .add(R2, -16)
+            .copy(R3, R10)
+            .add(R3, -40)
+            .set(R4, 0)
+            .call(Helper::MapUpdate)
+            .label("out")
+            .end(NEXT)
+            .finish();
+        Ok(Self {
+            program: Program::load("bench_insert", &code)?,
+            _flows: flows,
+        })
     }
 }
 
