@@ -16,7 +16,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use pcap::{Active, Linktype, Precision};
 
 use super::decode::LinkType;
-use super::user_space::{Captured, UserSpace};
+use super::user_space::{AHEAD, Captured, UserSpace};
 use super::{Backend, Capture, CaptureError, Interface, Progress, Snapshot, clock};
 use crate::flow::{Limits, Moments};
 use crate::matrix::installed::Installed;
@@ -52,10 +52,69 @@ struct Handle {
     interface_dropped: u32,
 }
 
+/// Frames of one interface that are judged together. libpcap lends them one at a time, so they are copied; what is gained by
+/// looking ahead is more.
+#[derive(Default)]
+struct Pile {
+    bytes: Vec<u8>,
+    frames: Vec<Piled>,
+}
+
+/// A frame in a [`Pile`].
+struct Piled {
+    /// Where its bytes end; they start where those of the one before end.
+    end: usize,
+    wire_length: u32,
+    time: u64,
+}
+
+impl Pile {
+    fn is_full(&self) -> bool {
+        self.frames.len() >= AHEAD
+    }
+
+    fn add(&mut self, data: &[u8], wire_length: u32, time: u64) {
+        self.bytes.extend_from_slice(data);
+        self.frames.push(Piled {
+            end: self.bytes.len(),
+            wire_length,
+            time,
+        });
+    }
+
+    /// Judges them and begins anew. They came from an interface with this link type, these counters and this number.
+    fn judge(
+        &mut self,
+        judge: &mut UserSpace,
+        (link, interface, number): (LinkType, usize, u32),
+        sink: &mut impl FnMut(&Event, Moments),
+    ) {
+        let captured = |at: usize| {
+            let frame = self.frames.get(at)?;
+            let start = match at.checked_sub(1) {
+                Some(before) => self.frames.get(before)?.end,
+                None => 0,
+            };
+            Some(Captured {
+                link,
+                data: self.bytes.get(start..frame.end)?,
+                wire_length: frame.wire_length,
+                time: frame.time,
+                interface,
+                number,
+            })
+        };
+        judge.on_frames(self.frames.len(), captured, sink);
+        self.bytes.clear();
+        self.frames.clear();
+    }
+}
+
 /// libpcap as a [`Capture`].
 pub struct LivePcap {
     options: Options,
     judge: UserSpace,
+    pile: Pile,
     handles: HashMap<u32, Handle>,
     /// Interfaces that failed, and when (monotonic) they may be tried again.
     failed: HashMap<u32, (Interface, u64)>,
@@ -97,6 +156,7 @@ pub fn open(
     Ok(LivePcap {
         options,
         judge: UserSpace::new(limits, names).unordered(),
+        pile: Pile::default(),
         handles: HashMap::new(),
         failed: HashMap::new(),
         kernel_dropped: 0,
@@ -236,15 +296,15 @@ impl LivePcap {
                         // The precision asked for makes this field nanoseconds.
                         let nanos = i128::from(packet.header.ts.tv_usec);
                         let time = seconds * 1_000_000_000 + nanos + to_monotonic;
-                        let captured = Captured {
-                            link: handle.link,
-                            data: packet.data,
-                            wire_length: packet.header.len,
-                            time: u64::try_from(time).unwrap_or(0),
-                            interface: handle.counters,
-                            number: *index,
-                        };
-                        self.judge.on_frame(&captured, sink);
+                        self.pile.add(
+                            packet.data,
+                            packet.header.len,
+                            u64::try_from(time).unwrap_or(0),
+                        );
+                        if self.pile.is_full() {
+                            let source = (handle.link, handle.counters, *index);
+                            self.pile.judge(&mut self.judge, source, sink);
+                        }
                     }
                     Err(pcap::Error::TimeoutExpired | pcap::Error::NoMorePackets) => break,
                     Err(error) => {
@@ -255,6 +315,8 @@ impl LivePcap {
                     }
                 }
             }
+            let source = (handle.link, handle.counters, *index);
+            self.pile.judge(&mut self.judge, source, sink);
         }
         for index in broken {
             self.note_drops(index);

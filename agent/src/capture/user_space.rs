@@ -146,17 +146,8 @@ impl UserSpace {
         self.table.attached(time);
     }
 
-    /// Judges a frame; flows whose time came before it are decided first.
-    pub fn on_frame(&mut self, captured: &Captured<'_>, sink: &mut impl FnMut(&Event, Moments)) {
-        let mut ahead = self.prepare(captured);
-        if let Some(prepared) = &mut ahead.prepared {
-            self.table.locate(prepared);
-        }
-        self.take(captured, &ahead, sink);
-    }
-
-    /// Judges so many frames in their order, which is the same as judging one after the other, and a good deal faster: what
-    /// each needs is fetched for [`AHEAD`] of them together.
+    /// Judges so many frames in their order; flows whose time came before one are decided first. It is the same as judging one
+    /// after the other, and a good deal faster: what each needs is fetched for [`AHEAD`] of them together.
     pub fn on_frames<'a>(
         &mut self,
         frames: usize,
