@@ -302,6 +302,8 @@ impl EbpfCapture {
     /// Waits until a payload comes, or for so long.
     fn wait(&self, most: Duration) {
         let mut ready = [PollFd::new(self.payloads.as_fd(), PollFlags::POLLIN)];
+        // Rounded up: the last part of a millisecond would be no wait at all, and whoever asks again would spin through it.
+        let most = Duration::from_millis(most.as_micros().div_ceil(1_000).try_into().unwrap_or(1));
         let timeout = PollTimeout::try_from(most).unwrap_or(PollTimeout::ZERO);
         // Whatever it says, the rings are looked at next.
         if poll(&mut ready, timeout).is_err() {
