@@ -5,15 +5,14 @@
 use std::collections::HashMap;
 
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::{BtfTracePoint, Program, ProgramError};
+use aya::programs::{BtfTracePoint, ProgramError};
 use aya::{Btf, Ebpf};
 use flowproof_common::drops::{DropLayout, IgnoredReasons};
 
 use super::btf;
 use super::pins::{self, Pins};
 
-/// The drop probe's program.
-pub(super) const PROGRAM: &str = "fp_drop";
+const PROGRAM: &str = "fp_drop";
 const TRACEPOINT: &str = "kfree_skb";
 
 /// Reasons that say nothing about the network: frames for other hosts that a promiscuous interface shows;
@@ -90,24 +89,17 @@ pub(super) fn facts() -> Result<DropFacts, String> {
     })
 }
 
-/// Loads the probe.
-pub(super) fn load(program: &mut Program) -> Result<(), String> {
-    let types = Btf::from_sys_fs().map_err(|error| format!("reading the kernel's BTF: {error}"))?;
-    let program: &mut BtfTracePoint = program
-        .try_into()
-        .map_err(|error| explain("opening", &error))?;
-    program
-        .load(TRACEPOINT, &types)
-        .map_err(|error| explain("loading", &error))
-}
-
-/// Attaches the probe, which is loaded by now, in place of one that an earlier daemon left.
+/// Loads and attaches the probe, in place of one that an earlier daemon left.
 pub(super) fn attach(ebpf: &mut Ebpf, pins: Option<&Pins>) -> Result<DropProbe, String> {
     let path = pins.map(|pins| pins.directory().join("link-drops"));
+    let types = Btf::from_sys_fs().map_err(|error| format!("reading the kernel's BTF: {error}"))?;
     let program: &mut BtfTracePoint = ebpf
         .program_mut(PROGRAM)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| format!("the kernel object has no program {PROGRAM}"))?;
+    program
+        .load(TRACEPOINT, &types)
+        .map_err(|error| explain("loading", &error))?;
     if let Some(path) = &path
         && path.exists()
     {

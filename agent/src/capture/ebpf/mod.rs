@@ -161,7 +161,7 @@ pub fn open(
     let needed = tables::Sizes::for_matrix(matrix, &options);
     let facts = drops::facts();
     let (mut ebpf, sizes, pins) = object::load(needed, pins, facts.as_ref().ok())?;
-    let drop_probe = program::load_needed(&mut ebpf)?;
+    program::load_needed(&mut ebpf)?;
     if let Some(reason) = unpinned {
         tracing::warn!(
             directory = %options.pin_directory.display(),
@@ -170,10 +170,7 @@ pub fn open(
              anew; mount bpffs (mount -t bpf bpf /sys/fs/bpf) or set the pin directory"
         );
     }
-    let drops = facts.and_then(|facts| {
-        drop_probe?;
-        Ok((drops::attach(&mut ebpf, pins.as_ref())?, facts.names))
-    });
+    let drops = facts.and_then(|facts| Ok((drops::attach(&mut ebpf, pins.as_ref())?, facts.names)));
     let (drop_probe, drop_reasons) = match drops {
         Ok((probe, names)) => (Some(probe), names),
         Err(reason) => {

@@ -6,7 +6,7 @@ use aya::maps::ProgramArray;
 use aya::programs::SchedClassifier;
 
 use super::super::CaptureError;
-use super::{drops, failed, missing, object};
+use super::{failed, missing, object};
 
 /// Decides about silent flows; never attached.
 pub(super) const DECIDE: &str = "fp_decide";
@@ -15,29 +15,11 @@ const OTHER: &str = "fp_other";
 /// The programs that every capture needs, so that a kernel that refuses them is found at once.
 const NEEDED: [&str; 4] = [OTHER, "fp_ingress", "fp_egress", DECIDE];
 
-/// Hands the programs that are needed in any case to the verifier, and puts the one that others go on to in its place. What
-/// became of the drop probe, which is not needed, is told besides: it is verified at the same time on another CPU, since it
-/// takes as long as the others together.
-pub(super) fn load_needed(ebpf: &mut Ebpf) -> Result<Result<(), String>, CaptureError> {
-    let (drop_probe, others): (Vec<_>, Vec<_>) = ebpf
-        .programs_mut()
-        .filter(|(name, _)| *name == drops::PROGRAM || NEEDED.contains(name))
-        .partition(|(name, _)| *name == drops::PROGRAM);
-    let probe = std::thread::scope(|scope| -> Result<_, CaptureError> {
-        let probe = scope.spawn(|| {
-            drop_probe
-                .into_iter()
-                .try_for_each(|(_, program)| drops::load(program))
-        });
-        for (name, program) in others {
-            if let Ok(program) = program.try_into() {
-                load(name, program)?;
-            }
-        }
-        Ok(probe
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-    })?;
+/// Hands the programs that are needed in any case to the verifier, and puts the one that others go on to in its place.
+pub(super) fn load_needed(ebpf: &mut Ebpf) -> Result<(), CaptureError> {
+    NEEDED
+        .into_iter()
+        .try_for_each(|name| loaded(ebpf, name).map(|_| ()))?;
     let action = "passing packets from one kernel program to the other";
     let other = loaded(ebpf, OTHER)?
         .fd()
@@ -48,8 +30,7 @@ pub(super) fn load_needed(ebpf: &mut Ebpf) -> Result<Result<(), String>, Capture
         .ok_or_else(|| missing("PROGRAMS"))?;
     ProgramArray::try_from(map)
         .and_then(|mut programs| programs.set(0, &other, 0))
-        .map_err(|error| failed(action, &error))?;
-    Ok(probe)
+        .map_err(|error| failed(action, &error))
 }
 
 /// A program by name, loaded by now.
@@ -59,26 +40,21 @@ pub(super) fn loaded<'a>(
 ) -> Result<&'a mut SchedClassifier, CaptureError> {
     let program = classifier(ebpf, name)?;
     if program.fd().is_err() {
-        load(name, program)?;
+        program.load().map_err(|error| {
+            object::permission(&error)
+                .unwrap_or_else(|| failed(&format!("loading the kernel program {name}"), &error))
+        })?;
+        let verified = program
+            .info()
+            .ok()
+            .and_then(|info| info.verified_instruction_count());
+        tracing::debug!(
+            name,
+            verified_instructions = verified,
+            "kernel program loaded"
+        );
     }
     Ok(program)
-}
-
-fn load(name: &str, program: &mut SchedClassifier) -> Result<(), CaptureError> {
-    program.load().map_err(|error| {
-        object::permission(&error)
-            .unwrap_or_else(|| failed(&format!("loading the kernel program {name}"), &error))
-    })?;
-    let verified = program
-        .info()
-        .ok()
-        .and_then(|info| info.verified_instruction_count());
-    tracing::debug!(
-        name,
-        verified_instructions = verified,
-        "kernel program loaded"
-    );
-    Ok(())
 }
 
 /// A program by name, loaded or not.
