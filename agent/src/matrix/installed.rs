@@ -7,7 +7,7 @@
 
 pub mod mixed;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use flowproof_common::address::{Address, MAPPED_PREFIX_BITS};
 use flowproof_common::classify::{
@@ -59,6 +59,9 @@ struct Fixed {
     /// The same, to be found.
     is_nameless: HashSet<u128, foldhash::fast::RandomState>,
     has_names: bool,
+    /// The compiled rules one by one, once classes are mixed: each mixed class goes through all of them, and the table that
+    /// they are kept in has to work each out.
+    listed: OnceLock<Box<[Rule]>>,
 }
 
 /// Slots of rule sets, and the other way round.
@@ -154,6 +157,7 @@ impl Installed {
                 is_nameless: nameless.iter().map(packed).collect(),
                 nameless: nameless.into(),
                 has_names,
+                listed: OnceLock::new(),
             }),
             mixed: Arc::default(),
             compiled,
@@ -245,6 +249,11 @@ impl Installed {
 }
 
 impl Fixed {
+    fn listed(&self, compiled: &Compiled) -> &[Rule] {
+        self.listed
+            .get_or_init(|| compiled.rules.iter().map(|(_, rule, _)| rule).collect())
+    }
+
     /// What the rule at a position leads to.
     #[inline]
     fn value(&self, position: usize, set: RuleSetIndex) -> u32 {

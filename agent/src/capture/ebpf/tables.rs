@@ -55,9 +55,12 @@ fn roomy(count: usize, times: usize, least: u32) -> u32 {
 /// Of what each generation has its own: the next stands beside the one in force, and both may grow to twice their size
 /// without a restart.
 const BY_GENERATION: usize = 4;
-/// Of counter slots, which generations share: all rows may be replaced twice without a restart. They cost most of all, a slot
-/// some 200 bytes.
-const SHARED: usize = 3;
+/// Of counter slots, which generations share: all rows may be replaced three times without a restart. They cost most of all, a
+/// slot some 200 bytes.
+const SHARED: usize = 4;
+/// Counter slots, and members of them, at least: a site that is being set up replaces a few hundred rows over and over.
+const LEAST_SLOTS: u32 = 4096;
+const LEAST_MEMBERS: u32 = 16_384;
 
 impl Sizes {
     pub(super) fn for_matrix(matrix: &Installed, options: &EbpfOptions) -> Self {
@@ -73,8 +76,8 @@ impl Sizes {
             prefixes: roomy(matrix.compiled.prefixes.len(), BY_GENERATION, 4096)
                 .saturating_add(by_name),
             rules: roomy(matrix.compiled.rules.positions(), BY_GENERATION, 16_384),
-            slots: roomy(matrix.directory.len(), SHARED, 1024),
-            members: roomy(matrix.compiled.sets.item_count(), SHARED, 4096),
+            slots: roomy(matrix.directory.len(), SHARED, LEAST_SLOTS),
+            members: roomy(matrix.compiled.sets.item_count(), SHARED, LEAST_MEMBERS),
         }
     }
 

@@ -315,7 +315,7 @@ impl Installed {
                 .map(|mixed| mixed.number);
             std::iter::once(other).chain(mixed)
         };
-        let fixed = self.compiled.rules.iter().map(|(_, rule, _)| rule);
+        let fixed = self.fixed.listed(&self.compiled).iter().copied();
         for rule in fixed.chain(self.fixed.nameless.iter().copied()) {
             if parts.contains(&rule.to) {
                 wanted.extend(
