@@ -123,35 +123,37 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    mod properties {
+        use std::collections::HashMap;
 
-    use proptest::prelude::*;
+        use proptest::prelude::*;
 
-    use super::*;
+        use super::super::*;
 
-    proptest! {
-        /// Few different hashes, so that runs are long, wrap around and are torn open; a map is the oracle.
-        #[test]
-        fn finds_what_is_in_it_and_nothing_else(steps in prop::collection::vec((any::<bool>(), 0..300_u32), 0..2_000)) {
-            let hash_of = |place: u32| (place % 23).wrapping_mul(0x0fff_fff3);
-            let mut index = Index::new();
-            let mut oracle = HashMap::new();
-            for (add, place) in steps {
-                let hash = hash_of(place);
-                if add && oracle.insert(place, hash).is_none() {
-                    index.insert(hash, place);
-                } else if !add && oracle.remove(&place).is_some() {
-                    index.remove(hash, place);
+        proptest! {
+            /// Few different hashes, so that runs are long, wrap around and are torn open; a map is the oracle.
+            #[test]
+            fn finds_what_is_in_it_and_nothing_else(steps in prop::collection::vec((any::<bool>(), 0..300_u32), 0..2_000)) {
+                let hash_of = |place: u32| (place % 23).wrapping_mul(0x0fff_fff3);
+                let mut index = Index::new();
+                let mut oracle = HashMap::new();
+                for (add, place) in steps {
+                    let hash = hash_of(place);
+                    if add && oracle.insert(place, hash).is_none() {
+                        index.insert(hash, place);
+                    } else if !add && oracle.remove(&place).is_some() {
+                        index.remove(hash, place);
+                    }
                 }
-            }
-            prop_assert_eq!(index.taken, oracle.len());
-            for place in 0..300 {
-                let found = index.find(hash_of(place), |other| other == place);
-                prop_assert_eq!(found.is_some(), oracle.contains_key(&place), "{}", place);
-            }
-            for hash in (0..24).map(hash_of) {
-                let likely = index.likely(hash);
-                prop_assert_eq!(likely.map(hash_of), oracle.values().any(|known| *known == hash).then_some(hash));
+                prop_assert_eq!(index.taken, oracle.len());
+                for place in 0..300 {
+                    let found = index.find(hash_of(place), |other| other == place);
+                    prop_assert_eq!(found.is_some(), oracle.contains_key(&place), "{}", place);
+                }
+                for hash in (0..24).map(hash_of) {
+                    let likely = index.likely(hash);
+                    prop_assert_eq!(likely.map(hash_of), oracle.values().any(|known| *known == hash).then_some(hash));
+                }
             }
         }
     }
