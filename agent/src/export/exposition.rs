@@ -253,48 +253,52 @@ mod tests {
         assert_eq!(all.finish(), "");
     }
 
-    proptest! {
-        #[test]
-        fn it_is_what_the_library_writes(
-            samples in prop::collection::vec(
-                (
-                    prop::collection::vec(("[a-z_]{1,8}", "[a-z\"\\\\\n\u{e9}/ ]{0,8}"), 0..4),
-                    prop_oneof![
-                        Just(0.0),
-                        Just(-0.0),
-                        Just(1.0),
-                        any::<f64>(),
-                        (0_u64..1 << 60).prop_map(|number| number as f64),
-                        (0_u64..1 << 53).prop_map(|number| number as f64 / 1_000.0),
-                    ],
-                ),
-                1..8,
-            ),
-            gauge: bool,
-        ) {
-            let kind = if gauge { Kind::Gauge } else { Kind::Counter };
-            let mut family = Family::new(NAME, HELP, kind);
-            for (labels, value) in &samples {
-                let labels: Vec<_> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();
-                family.push(&labels, *value);
-            }
-            let mut all = Exposition::default();
-            all.push(family);
-            prop_assert_eq!(all.finish(), by_library(kind, &samples));
+    mod properties {
+        use super::*;
 
-            // In place, the first label written beforehand.
-            let some: Vec<_> = samples.into_iter().filter(|(labels, _)| !labels.is_empty()).collect();
-            if !some.is_empty() {
+        proptest! {
+            #[test]
+            fn it_is_what_the_library_writes(
+                samples in prop::collection::vec(
+                    (
+                        prop::collection::vec(("[a-z_]{1,8}", "[a-z\"\\\\\n\u{e9}/ ]{0,8}"), 0..4),
+                        prop_oneof![
+                            Just(0.0),
+                            Just(-0.0),
+                            Just(1.0),
+                            any::<f64>(),
+                            (0_u64..1 << 60).prop_map(|number| number as f64),
+                            (0_u64..1 << 53).prop_map(|number| number as f64 / 1_000.0),
+                        ],
+                    ),
+                    1..8,
+                ),
+                gauge: bool,
+            ) {
+                let kind = if gauge { Kind::Gauge } else { Kind::Counter };
+                let mut family = Family::new(NAME, HELP, kind);
+                for (labels, value) in &samples {
+                    let labels: Vec<_> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+                    family.push(&labels, *value);
+                }
                 let mut all = Exposition::default();
-                all.write((NAME, HELP, kind), |out| {
-                    for (labels, value) in &some {
-                        let labels: Vec<_> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();
-                        let mut first = String::new();
-                        write_labels(&mut first, &labels[..1]);
-                        out.push(&first, &labels[1..], *value);
-                    }
-                });
-                prop_assert_eq!(all.finish(), by_library(kind, &some));
+                all.push(family);
+                prop_assert_eq!(all.finish(), by_library(kind, &samples));
+
+                // In place, the first label written beforehand.
+                let some: Vec<_> = samples.into_iter().filter(|(labels, _)| !labels.is_empty()).collect();
+                if !some.is_empty() {
+                    let mut all = Exposition::default();
+                    all.write((NAME, HELP, kind), |out| {
+                        for (labels, value) in &some {
+                            let labels: Vec<_> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+                            let mut first = String::new();
+                            write_labels(&mut first, &labels[..1]);
+                            out.push(&first, &labels[1..], *value);
+                        }
+                    });
+                    prop_assert_eq!(all.finish(), by_library(kind, &some));
+                }
             }
         }
     }

@@ -308,42 +308,46 @@ mod tests {
         assert_eq!(slots_of(&directory, 1_000_007).len(), 100);
     }
 
-    proptest! {
-        #[test]
-        fn it_says_what_a_map_says(
-            sets in prop::collection::vec(prop::collection::btree_set(0_u64..12, 1..4), 1..60),
-            settled in 0_usize..60,
-        ) {
-            let mut directory = SlotDirectory::default();
-            let mut map: BTreeMap<Vec<u64>, u32> = BTreeMap::new();
-            for (number, set) in sets.iter().enumerate() {
-                let set: Vec<u64> = set.iter().copied().collect();
-                let new = u32::try_from(map.len()).unwrap() + FIRST_RULE_SLOT;
-                let slot = *map.entry(set.clone()).or_insert(new);
-                prop_assert_eq!(directory.slot_of(members(&set)), slot);
-                if number == settled {
-                    directory.settle();
+    mod properties {
+        use super::*;
+
+        proptest! {
+            #[test]
+            fn it_says_what_a_map_says(
+                sets in prop::collection::vec(prop::collection::btree_set(0_u64..12, 1..4), 1..60),
+                settled in 0_usize..60,
+            ) {
+                let mut directory = SlotDirectory::default();
+                let mut map: BTreeMap<Vec<u64>, u32> = BTreeMap::new();
+                for (number, set) in sets.iter().enumerate() {
+                    let set: Vec<u64> = set.iter().copied().collect();
+                    let new = u32::try_from(map.len()).unwrap() + FIRST_RULE_SLOT;
+                    let slot = *map.entry(set.clone()).or_insert(new);
+                    prop_assert_eq!(directory.slot_of(members(&set)), slot);
+                    if number == settled {
+                        directory.settle();
+                    }
                 }
+                let restored = SlotDirectory::restore(
+                    directory.iter().map(|(slot, members)| (slot, members.to_vec())),
+                );
+                for known in [&directory, &restored] {
+                    prop_assert_eq!(known.len(), map.len() + 2);
+                    for (set, slot) in &map {
+                        prop_assert_eq!(known.known(members(set)), Ok(*slot));
+                    }
+                    for id in 0..12 {
+                        let mut expect: Vec<u32> = map
+                            .iter()
+                            .filter(|(set, _)| set.contains(&id))
+                            .map(|(_, slot)| *slot)
+                            .collect();
+                        expect.sort_unstable();
+                        prop_assert_eq!(slots_of(known, id), expect);
+                    }
+                }
+                prop_assert!(restored.holds(&directory) && directory.holds(&restored));
             }
-            let restored = SlotDirectory::restore(
-                directory.iter().map(|(slot, members)| (slot, members.to_vec())),
-            );
-            for known in [&directory, &restored] {
-                prop_assert_eq!(known.len(), map.len() + 2);
-                for (set, slot) in &map {
-                    prop_assert_eq!(known.known(members(set)), Ok(*slot));
-                }
-                for id in 0..12 {
-                    let mut expect: Vec<u32> = map
-                        .iter()
-                        .filter(|(set, _)| set.contains(&id))
-                        .map(|(_, slot)| *slot)
-                        .collect();
-                    expect.sort_unstable();
-                    prop_assert_eq!(slots_of(known, id), expect);
-                }
-            }
-            prop_assert!(restored.holds(&directory) && directory.holds(&restored));
         }
     }
 }

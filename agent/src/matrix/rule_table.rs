@@ -549,74 +549,78 @@ mod tests {
         assert!(table(refused.classes).is_ok());
     }
 
-    proptest! {
-        #[test]
-        fn a_shuffle_can_be_undone(bits in 2_u32..64, number: u64) {
-            let shuffle = Shuffle::of(bits);
-            let number = number & mask(bits);
-            let there = shuffle.forth(number);
-            prop_assert!(there <= mask(bits));
-            prop_assert_eq!(shuffle.back(there), number);
-        }
+    mod properties {
+        use super::*;
 
-        /// Whatever the width of what is kept.
-        #[test]
-        fn it_says_what_a_map_says(
-            classes in prop_oneof![Just(3_u32), Just(300), Just(1 << 17)],
-            port_classes in prop_oneof![Just(3_u16), Just(u16::MAX)],
-            seeds in prop::collection::vec((0_u32..400, 0_u32..400, 0_u8..9, 0_u16..400), 0..300),
-            shared: bool,
-        ) {
-            let number = |index: u32| if index.is_multiple_of(2) { index | BOUND } else { index };
-            let end = |seed: u32| match seed % 40 {
-                0 => ANY_CLASS,
-                1 => number(classes - 1),
-                _ => number(seed % classes),
-            };
-            let all = |(from, to, protocol, port_class): &(u32, u32, u8, u16)| {
-                rule(end(*from), end(*to), *protocol, *port_class % port_classes)
-            };
-            let (inside, outside) = seeds.split_at(seeds.len() / 2);
-            let mut map: BTreeMap<_, _> = inside
-                .iter()
-                .map(all)
-                .map(|rule| (rule.from, rule.to, rule.protocol, rule.port_class))
-                .zip((0..).map(RuleSetIndex))
-                .collect();
-            // The second class is like the third, or is said to be and is not.
-            let alike: Vec<u32> = (0..classes).map(|index| if index == 1 { 2 } else { index }).collect();
-            if shared {
-                let (second, third) = (number(1), number(2));
-                map.retain(|(from, to, ..), _| *from != second && *to != second);
-                for ((from, to, protocol, port_class), set) in map.clone() {
-                    let or_second = |end| if end == third { vec![end, second] } else { vec![end] };
-                    for from in or_second(from) {
-                        for to in or_second(to) {
-                            map.insert((from, to, protocol, port_class), set);
+        proptest! {
+            #[test]
+            fn a_shuffle_can_be_undone(bits in 2_u32..64, number: u64) {
+                let shuffle = Shuffle::of(bits);
+                let number = number & mask(bits);
+                let there = shuffle.forth(number);
+                prop_assert!(there <= mask(bits));
+                prop_assert_eq!(shuffle.back(there), number);
+            }
+
+            /// Whatever the width of what is kept.
+            #[test]
+            fn it_says_what_a_map_says(
+                classes in prop_oneof![Just(3_u32), Just(300), Just(1 << 17)],
+                port_classes in prop_oneof![Just(3_u16), Just(u16::MAX)],
+                seeds in prop::collection::vec((0_u32..400, 0_u32..400, 0_u8..9, 0_u16..400), 0..300),
+                shared: bool,
+            ) {
+                let number = |index: u32| if index.is_multiple_of(2) { index | BOUND } else { index };
+                let end = |seed: u32| match seed % 40 {
+                    0 => ANY_CLASS,
+                    1 => number(classes - 1),
+                    _ => number(seed % classes),
+                };
+                let all = |(from, to, protocol, port_class): &(u32, u32, u8, u16)| {
+                    rule(end(*from), end(*to), *protocol, *port_class % port_classes)
+                };
+                let (inside, outside) = seeds.split_at(seeds.len() / 2);
+                let mut map: BTreeMap<_, _> = inside
+                    .iter()
+                    .map(all)
+                    .map(|rule| (rule.from, rule.to, rule.protocol, rule.port_class))
+                    .zip((0..).map(RuleSetIndex))
+                    .collect();
+                // The second class is like the third, or is said to be and is not.
+                let alike: Vec<u32> = (0..classes).map(|index| if index == 1 { 2 } else { index }).collect();
+                if shared {
+                    let (second, third) = (number(1), number(2));
+                    map.retain(|(from, to, ..), _| *from != second && *to != second);
+                    for ((from, to, protocol, port_class), set) in map.clone() {
+                        let or_second = |end| if end == third { vec![end, second] } else { vec![end] };
+                        for from in or_second(from) {
+                            for to in or_second(to) {
+                                map.insert((from, to, protocol, port_class), set);
+                            }
                         }
                     }
                 }
-            }
-            let rules: Vec<_> = map
-                .iter()
-                .map(|((from, to, protocol, port_class), set)| (rule(*from, *to, *protocol, *port_class), *set))
-                .collect();
-            let numbers: Vec<u32> = (0..classes).map(number).collect();
-            let table = RuleTable::new(&rules, &numbers, &alike, port_classes.into()).unwrap();
-            for rule in outside.iter().map(all).chain(rules.iter().map(|(rule, _)| *rule)) {
-                let expect = map.get(&(rule.from, rule.to, rule.protocol, rule.port_class));
-                prop_assert_eq!(table.find(&rule).map(|at| table.set(at)), expect.copied());
-            }
-            let back: BTreeMap<_, _> = table
-                .iter()
-                .map(|(_, rule, set)| ((rule.from, rule.to, rule.protocol, rule.port_class), set))
-                .collect();
-            prop_assert_eq!(table.len(), map.len());
-            prop_assert_eq!(table.iter().count(), map.len());
-            prop_assert_eq!(back, map);
-            for (position, rule, _) in table.iter() {
-                prop_assert_eq!(table.find(&rule), Some(position));
-                prop_assert!(position < table.positions());
+                let rules: Vec<_> = map
+                    .iter()
+                    .map(|((from, to, protocol, port_class), set)| (rule(*from, *to, *protocol, *port_class), *set))
+                    .collect();
+                let numbers: Vec<u32> = (0..classes).map(number).collect();
+                let table = RuleTable::new(&rules, &numbers, &alike, port_classes.into()).unwrap();
+                for rule in outside.iter().map(all).chain(rules.iter().map(|(rule, _)| *rule)) {
+                    let expect = map.get(&(rule.from, rule.to, rule.protocol, rule.port_class));
+                    prop_assert_eq!(table.find(&rule).map(|at| table.set(at)), expect.copied());
+                }
+                let back: BTreeMap<_, _> = table
+                    .iter()
+                    .map(|(_, rule, set)| ((rule.from, rule.to, rule.protocol, rule.port_class), set))
+                    .collect();
+                prop_assert_eq!(table.len(), map.len());
+                prop_assert_eq!(table.iter().count(), map.len());
+                prop_assert_eq!(back, map);
+                for (position, rule, _) in table.iter() {
+                    prop_assert_eq!(table.find(&rule), Some(position));
+                    prop_assert!(position < table.positions());
+                }
             }
         }
     }
