@@ -3,7 +3,7 @@
 use crate::key::FlowKey;
 
 /// Raised whenever a record, a key, a map or the meaning of one of their bits changes.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// Bytes before the orders in the input of the kernel's `decide` program: a test run wants at least an
 /// Ethernet header.

@@ -13,6 +13,7 @@ extern crate std;
 pub mod address;
 pub mod classify;
 pub mod drops;
+pub mod entry;
 pub mod key;
 pub mod layout;
 pub mod packet;

@@ -7,10 +7,11 @@
 
 use crate::classify::{PrefixKey, RuleKey};
 use crate::drops::{DropLayout, IgnoredReasons};
+use crate::entry::{Carried, FlowEntry};
 use crate::key::{FlowKey, FragmentKey, FragmentPorts};
 use crate::layout::Order;
 use crate::payload::PayloadHead;
-use crate::record::{Event, FlowRecord, InterfaceCounters, Settings, SlotFlows, SlotTraffic};
+use crate::record::{Event, InterfaceCounters, Settings, SlotFlows, SlotTraffic};
 
 // SAFETY: all are `#[repr(C)]`, hold integers and arrays of them only, and spell out their padding, so
 // that every bit pattern is a valid value and every byte is initialised.
@@ -20,7 +21,9 @@ unsafe impl aya::Pod for FragmentKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for FragmentPorts {}
 // SAFETY: as above.
-unsafe impl aya::Pod for FlowRecord {}
+unsafe impl aya::Pod for FlowEntry {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Carried {}
 // SAFETY: as above.
 unsafe impl aya::Pod for SlotTraffic {}
 // SAFETY: as above.

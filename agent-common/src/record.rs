@@ -6,8 +6,7 @@ use crate::key::{FlowKey, Side};
 use crate::state::{Outcome, State, Times};
 use crate::ticks::Ticks;
 
-/// What is kept of a flow: 56 bytes, which with its 40-byte key and the kernel's 48 bytes a hash element
-/// makes 144 bytes of kernel memory.
+/// What is known of a flow, 56 bytes. The kernel's tables hold the same in less ([`crate::entry::FlowEntry`]).
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FlowRecord {
@@ -75,34 +74,42 @@ impl FlowRecord {
     #[inline(always)]
     #[must_use]
     pub fn times(&self, now: Ticks) -> Times {
-        let a = now.nanos_since(self.last_seen[0]);
-        let b = now.nanos_since(self.last_seen[1]);
-        Times {
-            since_first: now.nanos_since(self.first_seen),
-            since_last: if a < b { a } else { b },
-        }
+        times(self.first_seen, self.last_seen, now)
     }
 
     /// Whether `point` is the one that counts the packets of `side`; the first to ask becomes it.
     #[inline(always)]
     pub fn owns(&mut self, side: Side, point: u16, now: Ticks) -> bool {
-        // Written without indexing by a variable, which the verifier would have to bound.
-        let (owner, last) = match side {
-            Side::A => (&mut self.points[0], self.last_seen[0]),
-            Side::B => (&mut self.points[1], self.last_seen[1]),
-        };
-        if *owner == point {
-            return true;
-        }
-        // A hook that sees the packets after all takes over from the drop probe at once; the other way
-        // round, a packet dropped behind a hook has been counted there.
-        let free = *owner == 0 || *owner == DROP_POINT;
-        let stale = point != DROP_POINT && now.nanos_since(last) >= TAKEOVER_AFTER;
-        if free || stale {
-            *owner = point;
-        }
-        free || stale
+        let index = index(side);
+        owns(&mut self.points[index], self.last_seen[index], point, now)
     }
+}
+
+/// How long a flow has lived and been silent.
+#[inline(always)]
+pub(crate) fn times(first_seen: Ticks, last_seen: [Ticks; 2], now: Ticks) -> Times {
+    let a = now.nanos_since(last_seen[0]);
+    let b = now.nanos_since(last_seen[1]);
+    Times {
+        since_first: now.nanos_since(first_seen),
+        since_last: if a < b { a } else { b },
+    }
+}
+
+/// Whether `point` counts the packets of a side that `owner` counts, if anybody, and that was seen `last`; it may become it.
+#[inline(always)]
+pub(crate) fn owns(owner: &mut u16, last: Ticks, point: u16, now: Ticks) -> bool {
+    if *owner == point {
+        return true;
+    }
+    // A hook that sees the packets after all takes over from the drop probe at once; the other way
+    // round, a packet dropped behind a hook has been counted there.
+    let free = *owner == 0 || *owner == DROP_POINT;
+    let stale = point != DROP_POINT && now.nanos_since(last) >= TAKEOVER_AFTER;
+    if free || stale {
+        *owner = point;
+    }
+    free || stale
 }
 
 /// Traffic of a counter slot on one CPU; 40 bytes.
@@ -186,11 +193,13 @@ pub enum Counter {
     NameUnknown = 10,
     /// Packets that the program behind those at the hooks was not there for.
     NotPassedOn = 11,
+    /// Times that what a flow's tally had counted found no place when it was full, and is missing from the flow's own numbers.
+    CarryFailed = 12,
 }
 
 impl Counter {
     /// How many there are.
-    pub const COUNT: u32 = 12;
+    pub const COUNT: u32 = 13;
 }
 
 /// What the daemon tells the probe; one element, replaced as a whole.

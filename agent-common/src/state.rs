@@ -124,7 +124,7 @@ pub enum Phase {
 /// names ([`crate::payload::HOLD_MAX`]).
 pub const HELD_LINGER: u64 = 90_000_000_000;
 
-/// The state word. Bits: 0-3 outcome, 4-7 phase, 8 and 9 FIN of initiator and responder, 10 and 11 heard
+/// The state word. Bits: 0-3 outcome, 4-6 phase, 7 some of its packets were carried over, 8 and 9 FIN of initiator and responder, 10 and 11 heard
 /// from them, 12 initiator is side B, 13 joined midway,
 /// 14 sent to a group or broadcast, 15 held until its name is known, 16-19 SYNs (to 15), 20-21 verdict, 22 judged by
 /// name, 23 counted before it was held, 24-31 matrix generation (low bits).
@@ -133,6 +133,7 @@ pub const HELD_LINGER: u64 = 90_000_000_000;
 pub struct State(pub u32);
 
 const PHASE: u32 = 4;
+const CARRIED: u32 = 1 << 7;
 const FIN_INITIATOR: u32 = 1 << 8;
 const FIN_RESPONDER: u32 = 1 << 9;
 const HEARD_INITIATOR: u32 = 1 << 10;
@@ -191,6 +192,20 @@ impl State {
         self.0 & (HELD | COUNTED) == HELD
     }
 
+    /// Whether the flow's tallies in the kernel are not all that it has counted, see [`crate::entry::Carried`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_carried(self) -> bool {
+        self.0 & CARRIED != 0
+    }
+
+    /// The same state, of a flow that [`Self::has_carried`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn carried(self) -> Self {
+        Self(self.0 | CARRIED)
+    }
+
     /// The same state, waiting for the flow's name with `verdict` as a guess.
     #[inline(always)]
     #[must_use]
@@ -224,7 +239,7 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub const fn phase(self) -> Phase {
-        match (self.0 >> PHASE) & 0xf {
+        match (self.0 >> PHASE) & 7 {
             1 => Phase::SynSent,
             2 => Phase::SynAck,
             3 => Phase::Established,
@@ -302,7 +317,7 @@ impl State {
 
     #[inline(always)]
     const fn with_phase(self, phase: Phase) -> Self {
-        Self(self.0 & !(0xf << PHASE) | (phase as u32) << PHASE)
+        Self(self.0 & !(7 << PHASE) | (phase as u32) << PHASE)
     }
 
     #[inline(always)]
@@ -346,7 +361,7 @@ impl State {
         generation: u32,
     ) -> bool {
         // Answered and heard from both sides: so are nearly all, and that much is one comparison.
-        const BITS: u32 = 0xff | HEARD_INITIATOR | HEARD_RESPONDER | HELD | 0xff << GENERATION;
+        const BITS: u32 = 0x7f | HEARD_INITIATOR | HEARD_RESPONDER | HELD | 0xff << GENERATION;
         if tcp_flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 {
             return false;
         }

@@ -1,7 +1,7 @@
-//! The two atomic operations that shared records need. Two CPUs may handle the two directions of one flow
+//! The atomic operations that shared records need. Two CPUs may handle the two directions of one flow
 //! at once, so a plain read-modify-write would lose counts.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 
 /// Adds to a shared counter.
 ///
@@ -13,6 +13,16 @@ pub(crate) unsafe fn add(counter: *mut u64, value: u64) {
     unsafe {
         atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, value);
     }
+}
+
+/// Takes what is there and leaves nothing.
+///
+/// # Safety
+/// `counter` points to an aligned element of a map.
+#[inline(always)]
+pub(crate) unsafe fn take(counter: *mut u64) -> u64 {
+    // SAFETY: by the caller's word.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(counter, 0) }
 }
 
 /// Puts `new` where `old` is, if it still is there; says whether it did.

@@ -2,9 +2,11 @@
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use flowproof_common::address::Address;
+use flowproof_common::entry::FlowEntry;
 use flowproof_common::key::FlowKey;
-use flowproof_common::record::{Counter, Event, EventKind, FlowRecord};
+use flowproof_common::record::{Counter, Event, EventKind};
 
+use crate::flow;
 use crate::maps::{EVENTS, count};
 
 /// The ICMP error behind a state change.
@@ -41,17 +43,18 @@ const _: () = assert!(size_of::<Cause>() == 24);
 /// Sends one event of `time` (monotonic nanoseconds, by the exact clock, which costs as much as a look-up and so is asked
 /// once for all that a packet does). The daemon reads on a timer, so no wake-up is paid for in the packet path.
 #[inline(never)]
-pub(crate) fn send(kind: EventKind, key: &FlowKey, record: &FlowRecord, cause: &Cause, time: u64) {
-    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+pub(crate) fn send(kind: EventKind, key: &FlowKey, entry: &FlowEntry, cause: &Cause, time: u64) {
+    let Some(mut room) = EVENTS.reserve::<Event>(0) else {
         count(Counter::RingLost);
         return;
     };
-    let event = entry.as_mut_ptr();
-    // SAFETY: the entry has the size of an event, and every one of its bytes is written here. Field by
+    let totals = flow::totals(key, entry);
+    let event = room.as_mut_ptr();
+    // SAFETY: the room has the size of an event, and every one of its bytes is written here. Field by
     // field, because a whole event would take a quarter of the stack.
     unsafe {
         (*event).key = *key;
-        (*event).record = *record;
+        (*event).record = entry.record(&totals);
         (*event).time = time;
         (*event).hop = cause.hop;
         (*event).kind = kind as u8;
@@ -60,5 +63,5 @@ pub(crate) fn send(kind: EventKind, key: &FlowKey, record: &FlowRecord, cause: &
         (*event).has_icmp = cause.has_icmp;
         (*event).drop_reason = cause.drop_reason;
     }
-    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    room.submit(u64::from(BPF_RB_NO_WAKEUP));
 }

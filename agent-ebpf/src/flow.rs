@@ -4,14 +4,15 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use flowproof_common::classify::{FIRST_RULE_SLOT, Verdict};
+use flowproof_common::entry::{Carried, FlowEntry, Tally, Totals};
 use flowproof_common::key::{FlowKey, Side};
-use flowproof_common::record::{Counter, EventKind, FlowRecord};
+use flowproof_common::record::{Counter, EventKind};
 use flowproof_common::state::{Outcome, State};
 use flowproof_common::ticks::Ticks;
 
 use crate::atomic;
 use crate::event::{self, Cause};
-use crate::maps::{SCRATCH, SLOT_FLOWS, SLOT_TRAFFIC, UNVERIFIED, VERIFIED, count};
+use crate::maps::{CARRIED, SCRATCH, SLOT_FLOWS, SLOT_TRAFFIC, UNVERIFIED, VERIFIED, count};
 
 /// Tries of a compare-and-swap. Each failure means that another CPU succeeded, and a flow has a handful of
 /// state changes in its life.
@@ -21,7 +22,7 @@ const TRIES: u32 = 4;
 #[derive(Clone, Copy)]
 pub(crate) struct Found {
     /// Into the map; valid until the program ends.
-    pub(crate) record: *mut FlowRecord,
+    pub(crate) record: *mut FlowEntry,
     /// Which table.
     pub(crate) verified: bool,
 }
@@ -84,7 +85,7 @@ impl Change {
 
 /// Changes the state word by `change` until no other CPU interferes.
 #[inline(always)]
-pub(crate) fn move_state(record: *mut FlowRecord, change: impl Fn(State) -> State) -> Change {
+pub(crate) fn move_state(record: *mut FlowEntry, change: impl Fn(State) -> State) -> Change {
     // SAFETY: `record` points into a map and the field is aligned.
     let word = unsafe { &raw mut (*record).state }.cast::<u32>();
     let mut tries = 0;
@@ -222,7 +223,7 @@ pub(crate) fn release(key: &FlowKey, found: Found, slot: u32, by_name: bool) {
         }
     });
     // At once: what comes after the change counts for the slot by itself.
-    let (packets, bytes) = (record.packets, record.bytes);
+    let totals = totals(key, record);
     let (before, after) = (change.before(), change.after());
     if after.is_held() {
         // Given up for other CPUs; it is found again when its time is over.
@@ -232,7 +233,7 @@ pub(crate) fn release(key: &FlowKey, found: Found, slot: u32, by_name: bool) {
     let now = exact_time();
     if before.is_held() {
         if before.is_uncounted() {
-            count_all(record, &packets, &bytes, now);
+            count_all(record, &totals, now);
         }
         count_held(record, before, now);
         event::send(EventKind::Named, key, record, &Cause::default(), now);
@@ -260,7 +261,7 @@ pub(crate) fn release(key: &FlowKey, found: Found, slot: u32, by_name: bool) {
 
 /// Counts a flow that was held, in state `before`, for its slot, as of when it began and was decided.
 #[inline(never)]
-fn count_held(record: &FlowRecord, before: State, now: u64) {
+fn count_held(record: &FlowEntry, before: State, now: u64) {
     let times = record.times(Ticks::from_nanos(now));
     let last = now - times.since_last;
     count_begun(record.slot, now - times.since_first);
@@ -272,7 +273,7 @@ fn count_held(record: &FlowRecord, before: State, now: u64) {
 /// Puts these packets of a flow down to its slot. A packet that another CPU counts at the very moment at which they were
 /// read may be counted twice or not at all for the slot; the flow's own counters are exact.
 #[inline(always)]
-fn count_all(record: &FlowRecord, packets_of: &[u64; 2], bytes_of: &[u64; 2], now: u64) {
+fn count_all(record: &FlowEntry, totals: &Totals, now: u64) {
     let Some(traffic) = SLOT_TRAFFIC.get_ptr_mut(record.slot) else {
         return;
     };
@@ -286,17 +287,88 @@ fn count_all(record: &FlowRecord, packets_of: &[u64; 2], bytes_of: &[u64; 2], no
     unsafe {
         let packets = (&raw mut (*traffic).packets).cast::<u64>();
         let bytes = (&raw mut (*traffic).bytes).cast::<u64>();
-        atomic::add(packets.add(a), packets_of[0]);
-        atomic::add(packets.add(b), packets_of[1]);
-        atomic::add(bytes.add(a), bytes_of[0]);
-        atomic::add(bytes.add(b), bytes_of[1]);
+        atomic::add(packets.add(a), totals.packets[0]);
+        atomic::add(packets.add(b), totals.packets[1]);
+        atomic::add(bytes.add(a), totals.bytes[0]);
+        atomic::add(bytes.add(b), totals.bytes[1]);
         latest(&raw mut (*traffic).last_seen, last);
     }
 }
 
+/// All that a flow has counted.
+#[inline(always)]
+pub(crate) fn totals(key: &FlowKey, entry: &FlowEntry) -> Totals {
+    if entry.state.has_carried()
+        // SAFETY: its words are only added to, and each is read at once.
+        && let Some(carried) = unsafe { CARRIED.get(key) }
+    {
+        carried.totals(entry)
+    } else {
+        entry.totals()
+    }
+}
+
+/// Carries over what the tally of one side of the flow in this room of the scratch table has counted.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fp_carry(room: u32, verified: u32, from_a: u32) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(room) else {
+        return 0;
+    };
+    // SAFETY: the element is this CPU's own.
+    let scratch = unsafe { &mut *scratch };
+    let Some(found) = find_in(verified != 0, &scratch.key) else {
+        return 0;
+    };
+    let record = found.record;
+    let (side, index) = if from_a != 0 {
+        (Side::A, 0)
+    } else {
+        (Side::B, 1)
+    };
+    // SAFETY: the record is in a map. What other CPUs count from here on, they count into an empty tally.
+    let (tally, first_seen) = unsafe {
+        let tallies = (&raw mut (*record).tallies).cast::<u64>();
+        (
+            Tally(atomic::take(tallies.add(index))),
+            (*record).first_seen,
+        )
+    };
+    scratch.carried = Carried::new(side, tally, first_seen);
+    let mut tries = 0;
+    while tries < TRIES {
+        tries += 1;
+        if let Some(carried) = CARRIED.get_ptr_mut(&scratch.key) {
+            // SAFETY: the pointer is into the map.
+            unsafe {
+                if (*carried).first_seen == first_seen {
+                    let packets = (&raw mut (*carried).packets).cast::<u64>();
+                    let bytes = (&raw mut (*carried).bytes).cast::<u64>();
+                    atomic::add(packets.add(index), tally.packets());
+                    atomic::add(bytes.add(index), tally.bytes());
+                    return 0;
+                }
+            }
+            // An earlier flow's, which was pushed out of its table.
+            let _ = CARRIED.remove(&scratch.key);
+        }
+        // Not in place of what another CPU has put there.
+        let flags = u64::from(BPF_NOEXIST);
+        if CARRIED
+            .insert(&scratch.key, &scratch.carried, flags)
+            .is_ok()
+        {
+            move_state(record, State::carried);
+            return 0;
+        }
+    }
+    count(Counter::CarryFailed);
+    0
+}
+
 /// Moves an answered, expected flow where a flood can't reach it.
 #[inline(always)]
-fn promote(key: &FlowKey, record: &FlowRecord) {
+fn promote(key: &FlowKey, record: &FlowEntry) {
     if !matches!(record.state.verdict(), Verdict::Expected) || record.slot < FIRST_RULE_SLOT {
         return;
     }
@@ -334,7 +406,11 @@ extern "C" fn fp_end(room: u32, verified: u32) -> u32 {
     // SAFETY: the element is this CPU's own.
     let scratch = unsafe { &mut *scratch };
     if let Some(found) = find_in(verified != 0, &scratch.key) {
-        end(&scratch.key, found, &mut scratch.record);
+        end(&scratch.key, found, &mut scratch.entry);
+        // Last, since what was told of the flow counts it.
+        if scratch.entry.state.has_carried() {
+            let _ = CARRIED.remove(&scratch.key);
+        }
     }
     0
 }
@@ -348,7 +424,7 @@ pub(crate) fn end_in(room: u32, verified: bool) {
 /// Ends a record: removes it, counts a flow that was never decided, and tells the daemon its last word.
 /// `last` is room for a copy, because a removed element may be given to another flow at once.
 #[inline(always)]
-fn end(key: &FlowKey, found: Found, last: &mut FlowRecord) {
+fn end(key: &FlowKey, found: Found, last: &mut FlowEntry) {
     // SAFETY: the record is in a map.
     *last = unsafe { *found.record };
     if remove(key, found.verified) {
@@ -365,7 +441,7 @@ fn end(key: &FlowKey, found: Found, last: &mut FlowRecord) {
             let before = last.state;
             last.state = before.released(Verdict::of_slot(last.slot));
             if before.is_uncounted() {
-                count_all(last, &last.packets, &last.bytes, now);
+                count_all(last, &totals(key, last), now);
             }
             count_held(last, before, now);
             event::send(EventKind::Named, key, last, &Cause::default(), now);

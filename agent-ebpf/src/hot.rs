@@ -114,10 +114,18 @@ fn pass(packet: &Plain, sight: &Sight) -> Option<Seen> {
     let now = Ticks::from_nanos(sight.now);
     // SAFETY: the record is in a map; a time stamp may be overwritten by another CPU's of the same moment.
     unsafe {
-        let (owner, last) = if from_a {
-            ((*record).points[0], (*record).last_seen[0])
+        let (owner, last, tally) = if from_a {
+            (
+                (*record).points[0],
+                (*record).last_seen[0],
+                (*record).tallies[0],
+            )
         } else {
-            ((*record).points[1], (*record).last_seen[1])
+            (
+                (*record).points[1],
+                (*record).last_seen[1],
+                (*record).tallies[1],
+            )
         };
         if owner != sight.point {
             // See `FlowRecord::owns`: counted where it was seen first, unless that point has gone silent.
@@ -133,6 +141,9 @@ fn pass(packet: &Plain, sight: &Sight) -> Option<Seen> {
             from_initiator,
             settings.generation,
         ) {
+            return Some(Seen::Known);
+        }
+        if tally.is_half_full() {
             return Some(Seen::Known);
         }
         // The daemon may want to read what a DNS server answers.

@@ -6,13 +6,13 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
 use flowproof_common::classify::{PrefixKey, RuleKey};
+use flowproof_common::entry::{Carried, FlowEntry};
 use flowproof_common::key::{FlowKey, FragmentKey, FragmentPorts};
 use flowproof_common::layout::Order;
 use flowproof_common::packet::Packet;
 use flowproof_common::payload::{PIECE, PayloadHead};
 use flowproof_common::record::{
-    AddressClass, Counter, FlowRecord, INTERFACE_COUNTERS, InterfaceCounters, Settings, SlotFlows,
-    SlotTraffic,
+    AddressClass, Counter, INTERFACE_COUNTERS, InterfaceCounters, Settings, SlotFlows, SlotTraffic,
 };
 
 use crate::atomic;
@@ -22,12 +22,17 @@ use crate::traffic::Sight;
 /// Flows that were answered and are expected. Never evicts: a full table is counted, and the flow stays
 /// with the unverified.
 #[map]
-pub(crate) static VERIFIED: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(65_536, 0);
+pub(crate) static VERIFIED: HashMap<FlowKey, FlowEntry> = HashMap::with_max_entries(65_536, 0);
 
 /// All other flows. Evicts the least recently used, so that a flood costs only others of its kind.
 #[map]
-pub(crate) static UNVERIFIED: LruHashMap<FlowKey, FlowRecord> =
+pub(crate) static UNVERIFIED: LruHashMap<FlowKey, FlowEntry> =
     LruHashMap::with_max_entries(65_536, 0);
+
+/// What the tallies of flows in either table had no room for. Elements are allocated as they come, since few flows ever have
+/// one.
+#[map]
+pub(crate) static CARRIED: HashMap<FlowKey, Carried> = HashMap::with_max_entries(8192, 1);
 
 /// Ports of first fragments.
 #[map]
@@ -115,8 +120,10 @@ pub(crate) struct Scratch {
     pub(crate) quoted: Packet,
     /// Key of the flow at hand.
     pub(crate) key: FlowKey,
-    /// A record on its way into or out of a table.
-    pub(crate) record: FlowRecord,
+    /// An entry on its way into or out of a table.
+    pub(crate) entry: FlowEntry,
+    /// What is carried over, on its way into its table.
+    pub(crate) carried: Carried,
     /// Why a state changed.
     pub(crate) cause: Cause,
     /// The frame at hand.

@@ -6,13 +6,14 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use flowproof_common::classify::{Cover, FIRST_RULE_SLOT, Verdict, judge, slot_of};
+use flowproof_common::entry::{FlowEntry, Tally};
 use flowproof_common::key::{FlowKey, FragmentKey, FragmentPorts, Side};
 use flowproof_common::packet::{Fragment, Packet};
 use flowproof_common::parse::{self, Outcome};
 use flowproof_common::payload::{Wanted, wanted};
 use flowproof_common::protocol::is_link_upkeep;
 use flowproof_common::record::{
-    ATTACH_GRACE, Counter, DROP_POINT, EventKind, FlowRecord, INTERFACE_COUNTERS, Settings,
+    ATTACH_GRACE, Counter, DROP_POINT, EventKind, INTERFACE_COUNTERS, Settings,
 };
 use flowproof_common::state::State;
 use flowproof_common::ticks::Ticks;
@@ -233,8 +234,17 @@ extern "C" fn fp_pass(room: u32, verified: u32, from_a: u32) -> u32 {
     // Before the flow is settled, which may move it to the other table. Plain reads of counters that other CPUs may
     // be raising: a payload more or less.
     // SAFETY: as above.
-    let packets = unsafe { (*record).packets };
-    let wanted = wanted(settings.flags, packet, change.after(), sender, &packets);
+    let (totals, tallies) = unsafe { (flow::totals(&scratch.key, &*record), (*record).tallies) };
+    let wanted = wanted(
+        settings.flags,
+        packet,
+        change.after(),
+        sender,
+        &totals.packets,
+    );
+    if (if from_a != 0 { tallies[0] } else { tallies[1] }).is_half_full() {
+        flow::fp_carry(room, u32::from(found.verified), from_a);
+    }
     if change.happened() {
         scratch.cause.clear();
         flow::settle_in(room, found.verified, change);
@@ -244,17 +254,16 @@ extern "C" fn fp_pass(room: u32, verified: u32, from_a: u32) -> u32 {
 
 /// Counts a packet for its flow.
 #[inline(always)]
-pub(crate) fn count_packet(record: *mut FlowRecord, sender: Side, sight: &Sight) {
+pub(crate) fn count_packet(record: *mut FlowEntry, sender: Side, sight: &Sight) {
     let now = Ticks::from_nanos(sight.now);
+    let one = Tally::packet(sight.length).0;
     // SAFETY: the record is in a map; a time stamp may be overwritten by another CPU's of the same moment.
     unsafe {
         if matches!(sender, Side::A) {
-            atomic::add(&raw mut (*record).packets[0], 1);
-            atomic::add(&raw mut (*record).bytes[0], sight.length);
+            atomic::add((&raw mut (*record).tallies[0]).cast(), one);
             (*record).last_seen[0] = now;
         } else {
-            atomic::add(&raw mut (*record).packets[1], 1);
-            atomic::add(&raw mut (*record).bytes[1], sight.length);
+            atomic::add((&raw mut (*record).tallies[1]).cast(), one);
             (*record).last_seen[1] = now;
         }
     }
@@ -427,9 +436,9 @@ extern "C" fn fp_begin(room: u32, from_a: u32) -> u32 {
         wanted(
             settings.flags,
             &scratch.packet,
-            scratch.record.state,
+            scratch.entry.state,
             sender,
-            &scratch.record.packets,
+            &scratch.entry.totals().packets,
         ) as u32
     } else {
         EXISTS
@@ -455,27 +464,22 @@ fn begin(scratch: &mut Scratch, room: u32, sender: Side, settings: &Settings) ->
     let state = State(forget(scratch, state.0));
     // The exact clock, since a flow's age is counted from here.
     let now = flow::exact_time();
-    let (a, b) = match sender {
-        Side::A => (1, 0),
-        Side::B => (0, 1),
+    let one = Tally::packet(scratch.sight.length);
+    let point = scratch.sight.point;
+    let (tallies, points) = match sender {
+        Side::A => ([one, Tally(0)], [point, 0]),
+        Side::B => ([Tally(0), one], [0, point]),
     };
-    let record = &mut scratch.record;
-    let (length, point) = (scratch.sight.length, scratch.sight.point);
-    // Counters one by one, and not to be merged: the compiler would call a function that zeroes bytes one by one.
-    // SAFETY: each is a field of the record.
-    unsafe {
-        (&raw mut record.packets[0]).write_volatile(a);
-        (&raw mut record.packets[1]).write_volatile(b);
-        (&raw mut record.bytes[0]).write_volatile(a * length);
-        (&raw mut record.bytes[1]).write_volatile(b * length);
-    }
     let now_ticks = Ticks::from_nanos(now);
-    record.first_seen = now_ticks;
-    record.last_seen = [now_ticks; 2];
-    record.state = state;
-    record.slot = slot;
-    record.points = [a as u16 * point, b as u16 * point];
-    match UNVERIFIED.insert(&scratch.key, &scratch.record, u64::from(BPF_NOEXIST)) {
+    scratch.entry = FlowEntry {
+        tallies,
+        first_seen: now_ticks,
+        last_seen: [now_ticks; 2],
+        state,
+        slot,
+        points,
+    };
+    match UNVERIFIED.insert(&scratch.key, &scratch.entry, u64::from(BPF_NOEXIST)) {
         Ok(()) => count(Counter::UnverifiedInserted),
         Err(EEXIST) => return false,
         // Counted for its slot all the same, so that the requirement's numbers stay exact; a flow that waits for
@@ -490,7 +494,7 @@ fn begin(scratch: &mut Scratch, room: u32, sender: Side, settings: &Settings) ->
     event::send(
         EventKind::Begun,
         &scratch.key,
-        &scratch.record,
+        &scratch.entry,
         &scratch.cause,
         now,
     );
@@ -501,7 +505,7 @@ fn begin(scratch: &mut Scratch, room: u32, sender: Side, settings: &Settings) ->
         event::send(
             EventKind::Decided,
             &scratch.key,
-            &scratch.record,
+            &scratch.entry,
             &scratch.cause,
             now,
         );

@@ -46,15 +46,18 @@ pub struct LossTotals {
 impl LossTotals {
     /// Stages of loss that cost names and nothing else.
     const OF_NAMES: [&'static str; 4] = ["name", "name_head", "dns", "payload_ring"];
+    /// Stages of loss that cost no evidence: a flow that found no room among the verified is still known, and so is one whose
+    /// own numbers are too low.
+    const OF_NO_EVIDENCE: [&'static str; 2] = ["promotion", "flow_counters"];
 
-    /// From what was lost, by stage. A flow that found no room among the verified is still known.
+    /// From what was lost, by stage.
     #[must_use]
     pub fn of(stages: &[(&'static str, u64)]) -> Self {
         let mut totals = Self::default();
         for (stage, count) in stages {
             let total = if Self::OF_NAMES.contains(stage) {
                 &mut totals.names
-            } else if *stage == "promotion" {
+            } else if Self::OF_NO_EVIDENCE.contains(stage) {
                 continue;
             } else {
                 &mut totals.packets

@@ -8,6 +8,7 @@
 mod attach;
 mod batch;
 mod btf;
+mod carried;
 mod drops;
 mod object;
 pub mod pins;
@@ -447,6 +448,7 @@ impl Capture for EbpfCapture {
                 ("payload_ring", counter(Counter::PayloadLost)),
                 ("name", counter(Counter::NameUnknown)),
                 ("program", counter(Counter::NotPassedOn)),
+                ("flow_counters", counter(Counter::CarryFailed)),
             ]
             .into_iter()
             .chain(self.namer.losses())
@@ -472,11 +474,7 @@ impl Capture for EbpfCapture {
         &mut self,
         each: &mut dyn FnMut(&FlowKey, &FlowRecord),
     ) -> Result<(), CaptureError> {
-        for table in ["VERIFIED", "UNVERIFIED"] {
-            batch::for_each::<FlowKey, FlowRecord>(self.map(table)?, &mut *each)
-                .map_err(|error| failed("reading the flow tables", &error))?;
-        }
-        Ok(())
+        carried::each_flow(&self.ebpf, each)
     }
 
     fn namer(&self) -> &Namer {
@@ -661,6 +659,96 @@ mod tests {
             );
             assert_eq!(snapshot.interfaces[0].1.packets, packets[0] + packets[1]);
             assert_eq!(flow[0].1.state.outcome(), Outcome::ClosedAfterAnswer);
+        });
+    }
+
+    /// A TCP segment without payload between two addresses, from the client's `port` or back.
+    fn segment(port: u16, flags: u8, back: bool) -> Vec<u8> {
+        let mut frame = vec![0_u8; 54];
+        frame[12..14].copy_from_slice(&[8, 0]);
+        frame[14] = 0x45;
+        frame[17] = 40;
+        frame[23] = 6;
+        let ends = [
+            ([10, 77, 0, 1], port.to_be_bytes()),
+            ([10, 77, 0, 2], [0x11, 0x5b]),
+        ];
+        let [from, to] = if back { [ends[1], ends[0]] } else { ends };
+        frame[26..30].copy_from_slice(&from.0);
+        frame[30..34].copy_from_slice(&to.0);
+        frame[34..36].copy_from_slice(&from.1);
+        frame[36..38].copy_from_slice(&to.1);
+        frame[46] = 5 << 4;
+        frame[47] = flags;
+        frame
+    }
+
+    /// Has the program at the ingress see a frame so many times.
+    fn see(capture: &mut EbpfCapture, frame: &[u8], times: u32) {
+        use aya::programs::{TestRun as _, TestRunOptions};
+
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.repeat = times;
+        program::loaded(&mut capture.ebpf, "fp_ingress")
+            .unwrap()
+            .test_run(options)
+            .unwrap();
+    }
+
+    /// Numbers beyond what an entry of a flow table has room for.
+    #[test]
+    fn a_flow_of_very_many_packets_counts_them_all() {
+        use flowproof_common::entry::Carried;
+        use flowproof_common::packet::tcp::{ACK, RST, SYN};
+
+        const MANY: u32 = (1 << 23) + 100_000;
+        in_namespace(|| {
+            let mut capture = watch_loopback();
+            let send = |capture: &mut EbpfCapture, flags, back, times| {
+                see(capture, &segment(5_000, flags, back), times);
+            };
+            let carried = |capture: &EbpfCapture| {
+                let mut all = Vec::new();
+                batch::for_each::<FlowKey, Carried>(capture.map("CARRIED").unwrap(), |key, _| {
+                    all.push(*key);
+                })
+                .unwrap();
+                all
+            };
+            send(&mut capture, SYN, false, 1);
+            send(&mut capture, SYN | ACK, true, 1);
+            send(&mut capture, ACK, false, MANY);
+            assert_eq!(carried(&capture).len(), 1);
+            send(&mut capture, ACK, true, MANY);
+            send(&mut capture, ACK, false, MANY);
+            let expect = ([1 + 2 * u64::from(MANY), 1 + u64::from(MANY)], 54);
+            let flows = capture.flows().unwrap();
+            assert_eq!(flows.len(), 1);
+            let (key, record) = flows[0];
+            assert_eq!(record.packets, expect.0);
+            assert_eq!(record.bytes, expect.0.map(|packets| packets * expect.1));
+            let traffic = capture.snapshot().unwrap().slots[0].traffic;
+            assert_eq!(
+                (traffic.packets, traffic.bytes),
+                (record.packets, record.bytes)
+            );
+            // What a flow left behind that is known no more goes, and nothing else does.
+            let gone = FlowKey { port_a: 1, ..key };
+            let entry = Carried::default();
+            batch::update(capture.map("CARRIED").unwrap(), &[gone], &[entry]).unwrap();
+            carried::clear(&mut capture.ebpf).unwrap();
+            assert_eq!(carried(&capture), [key]);
+            // The end tells all of it, and nothing is left to the next one between the same ends.
+            send(&mut capture, RST, false, 1);
+            let last = *events(&mut capture).last().unwrap();
+            assert_eq!(last.record.packets, [expect.0[0] + 1, expect.0[1]]);
+            send(&mut capture, SYN, false, 1);
+            assert!(carried(&capture).is_empty());
+            let flows = capture.flows().unwrap();
+            assert_eq!((flows.len(), flows[0].1.packets), (1, [1, 0]));
+            let lost = capture.snapshot().unwrap().lost;
+            assert!(lost.iter().all(|(_, count)| *count == 0), "{lost:?}");
         });
     }
 

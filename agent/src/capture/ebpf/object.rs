@@ -21,9 +21,10 @@ static EMBEDDED: &[u8] =
     aya::include_bytes_aligned!("../../../../agent-ebpf/object/flowproof.bpf.o");
 
 /// Maps that outlive the daemon.
-pub(super) const PINNED_MAPS: [&str; 15] = [
+pub(super) const PINNED_MAPS: [&str; 16] = [
     "VERIFIED",
     "UNVERIFIED",
+    "CARRIED",
     "FRAGMENTS",
     "PREFIXES",
     "PORT_CLASSES",

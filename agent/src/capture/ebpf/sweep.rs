@@ -4,6 +4,7 @@
 
 use aya::Ebpf;
 use aya::programs::{TestRun, TestRunOptions};
+use flowproof_common::entry::FlowEntry;
 use flowproof_common::key::FlowKey;
 use flowproof_common::layout::{DECIDE_HEADER, DECIDE_ORDERS, Order};
 use flowproof_common::record::{Counter, FlowRecord};
@@ -12,7 +13,7 @@ use flowproof_common::ticks::Ticks;
 use super::super::{CaptureError, clock};
 use super::batch::{self, Walk};
 use super::program::{DECIDE, loaded};
-use super::{failed, object};
+use super::{carried, failed, object};
 
 /// Nanoseconds between looks at the unverified flows: with the 3.2 s after which silence is decided, this
 /// says `no_answer` within 4 s.
@@ -48,7 +49,7 @@ struct Look {
 /// When the tables were last looked at.
 pub(super) struct Sweep {
     look: Option<Look>,
-    walk: Walk<FlowKey, FlowRecord>,
+    walk: Walk<FlowKey, FlowEntry>,
     /// When each is to be looked at next, monotonic nanoseconds.
     unverified_due: u64,
     verified_due: u64,
@@ -122,7 +123,7 @@ impl Sweep {
     }
 
     /// A table so large that looking at it takes longer than the time between two looks is looked at half of the time.
-    fn end(&mut self, ebpf: &Ebpf, look: &Look) -> Result<(), CaptureError> {
+    fn end(&mut self, ebpf: &mut Ebpf, look: &Look) -> Result<(), CaptureError> {
         let taken = clock::monotonic().saturating_sub(look.since);
         let next = |interval: u64| look.since + interval.max(2 * taken);
         match look.table {
@@ -138,7 +139,10 @@ impl Sweep {
                 self.evictions = self.evictions.max(evicted);
                 self.counters = after;
             }
-            Table::Verified => self.verified_due = next(VERIFIED_INTERVAL),
+            Table::Verified => {
+                self.verified_due = next(VERIFIED_INTERVAL);
+                carried::clear(ebpf)?;
+            }
         }
         Ok(())
     }
@@ -154,19 +158,19 @@ impl Sweep {
         };
         let map = object::map_data(ebpf, name)?;
         for _ in 0..BATCHES_A_TURN {
-            let more = self.walk.step(map, |key, record| {
+            let more = self.walk.step(map, |key, entry| {
                 look.entries += 1;
-                let times = record.times(ticks);
-                if record.state.after_silence(key.protocol, &times, true) != record.state
-                    || record.state.is_expired(key.protocol, &times)
+                let times = entry.times(ticks);
+                if entry.state.after_silence(key.protocol, &times, true) != entry.state
+                    || entry.state.is_expired(key.protocol, &times)
                 {
                     orders.push(Order {
                         key: *key,
                         ..Order::default()
                     });
                 }
-                if record.state.is_held() && times.since_first >= patience {
-                    overdue.push((*key, *record));
+                if entry.state.is_held() && times.since_first >= patience {
+                    overdue.push((*key, entry.record(&entry.totals())));
                 }
             });
             if !more.map_err(|error| failed("reading the flow tables", &error))? {

@@ -52,6 +52,10 @@ fn roomy(count: usize, times: usize, least: u32) -> u32 {
         .clamp(least, 1 << 31)
 }
 
+/// One in so many flows may count more than its entry in a flow table has room for. Room that nobody needs costs a byte a flow.
+const CARRIED_OF: u32 = 16;
+const LEAST_CARRIED: u32 = 1024;
+
 /// Of what each generation has its own: the next stands beside the one in force, and both may grow to twice their size
 /// without a restart.
 const BY_GENERATION: usize = 4;
@@ -113,8 +117,19 @@ impl Sizes {
         self.rules
     }
 
-    pub(super) const fn by_map(&self) -> [(&'static str, u32); 7] {
+    /// Room for what flows count beyond their entries, see [`super::carried`].
+    const fn carried(&self) -> u32 {
+        let flows = self.verified.saturating_add(self.unverified);
+        if flows / CARRIED_OF < LEAST_CARRIED {
+            LEAST_CARRIED
+        } else {
+            flows / CARRIED_OF
+        }
+    }
+
+    pub(super) const fn by_map(&self) -> [(&'static str, u32); 8] {
         [
+            ("CARRIED", self.carried()),
             ("VERIFIED", self.verified),
             ("UNVERIFIED", self.unverified),
             ("PREFIXES", self.prefixes),
