@@ -20,6 +20,7 @@ pub mod packet;
 pub mod parse;
 pub mod payload;
 pub mod plain;
+pub mod presence;
 pub mod protocol;
 pub mod record;
 pub mod state;

@@ -5,7 +5,7 @@
 
 use crate::address::Address;
 use crate::key::{FlowKey, Side};
-use crate::packet::{Fragment, Packet};
+use crate::packet::{Fragment, Packet, tcp};
 use crate::parse::ether_type;
 use crate::protocol;
 
@@ -40,6 +40,13 @@ impl Plain {
     #[must_use]
     pub const fn has_port(&self, port: u16) -> bool {
         self.key.port_a == port || self.key.port_b == port
+    }
+
+    /// Whether it asks for a connection: its flow begins, or the packet is repeated.
+    #[inline(always)]
+    #[must_use]
+    pub const fn begins(&self) -> bool {
+        self.key.protocol == protocol::TCP && self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
     }
 
     /// The packet, for those who want to know more of it than the hot path does. It was read from `frame`, where its IP

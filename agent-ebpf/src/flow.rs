@@ -6,13 +6,16 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use flowproof_common::classify::{FIRST_RULE_SLOT, Verdict};
 use flowproof_common::entry::{Carried, FlowEntry, Tally, Totals};
 use flowproof_common::key::{FlowKey, Side};
+use flowproof_common::presence::{self, Place};
 use flowproof_common::record::{Counter, EventKind};
 use flowproof_common::state::{Outcome, State};
 use flowproof_common::ticks::Ticks;
 
 use crate::atomic;
 use crate::event::{self, Cause};
-use crate::maps::{CARRIED, SCRATCH, SLOT_FLOWS, SLOT_TRAFFIC, UNVERIFIED, VERIFIED, count};
+use crate::maps::{
+    CARRIED, LATELY, PRESENCE, SCRATCH, SLOT_FLOWS, SLOT_TRAFFIC, UNVERIFIED, VERIFIED, count,
+};
 
 /// Tries of a compare-and-swap. Each failure means that another CPU succeeded, and a flow has a handful of
 /// state changes in its life.
@@ -51,6 +54,54 @@ pub(crate) fn find(key: &FlowKey) -> Option<Found> {
         record,
         verified: false,
     })
+}
+
+/// Whether a flow that seems to begin may be in one of the tables all the same. If not, it is not among the verified, and
+/// whoever puts it among the others is told if it is there.
+#[inline(always)]
+pub(crate) fn may_be_known(key: &FlowKey) -> bool {
+    let mixed = key.mixed();
+    let place = Place::of(mixed);
+    // SAFETY: the word is read at once.
+    let present = PRESENCE
+        .get_ptr(place.word)
+        .is_none_or(|word| !place.is_empty(unsafe { word.read_volatile() }));
+    if present {
+        return true;
+    }
+    let Some(lately) = LATELY.get_ptr_mut(0) else {
+        return true;
+    };
+    let index = (mixed >> 32) as usize & (presence::LATELY - 1);
+    // SAFETY: the element is this CPU's own, and programs in the traffic path do not interrupt each other.
+    unsafe {
+        let entry = lately.cast::<u32>().add(index);
+        let tag = mixed as u32;
+        let repeated = *entry == tag;
+        *entry = tag;
+        repeated
+    }
+}
+
+/// Changes how many flows of this key's hash are among the verified. False if other CPUs kept changing the word.
+#[inline(always)]
+fn move_presence(key: &FlowKey, change: impl Fn(Place, u32) -> u32) -> bool {
+    let place = Place::of(key.mixed());
+    let Some(word) = PRESENCE.get_ptr_mut(place.word) else {
+        return false;
+    };
+    let mut tries = 0;
+    while tries < TRIES {
+        // SAFETY: the pointer is into the map; volatile, because another CPU may write it.
+        let before = unsafe { word.read_volatile() };
+        let after = change(place, before);
+        // SAFETY: as above.
+        if after == before || unsafe { atomic::replace(word, before, after) } {
+            return true;
+        }
+        tries += 1;
+    }
+    false
 }
 
 /// The state word before and after a change, in one register: a function of the kernel takes five.
@@ -372,12 +423,16 @@ fn promote(key: &FlowKey, record: &FlowEntry) {
     if !matches!(record.state.verdict(), Verdict::Expected) || record.slot < FIRST_RULE_SLOT {
         return;
     }
-    if VERIFIED.insert(key, record, u64::from(BPF_NOEXIST)).is_ok() {
+    // Before the flow is there, so that nobody takes it for new.
+    if !move_presence(key, Place::one_more) {
+        count(Counter::PromotionFailed);
+    } else if VERIFIED.insert(key, record, u64::from(BPF_NOEXIST)).is_ok() {
         count(Counter::VerifiedInserted);
         if UNVERIFIED.remove(key).is_ok() {
             count(Counter::UnverifiedDeleted);
         }
     } else {
+        move_presence(key, Place::one_less);
         count(Counter::PromotionFailed);
     }
 }
@@ -392,6 +447,10 @@ fn remove(key: &FlowKey, verified: bool) -> bool {
     };
     if removed.is_ok() {
         count(counter);
+        if verified {
+            // If it fails, one look-up more from now on.
+            move_presence(key, Place::one_less);
+        }
     }
     removed.is_ok()
 }

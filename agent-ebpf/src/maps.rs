@@ -11,6 +11,7 @@ use flowproof_common::key::{FlowKey, FragmentKey, FragmentPorts};
 use flowproof_common::layout::Order;
 use flowproof_common::packet::Packet;
 use flowproof_common::payload::{PIECE, PayloadHead};
+use flowproof_common::presence;
 use flowproof_common::record::{
     AddressClass, Counter, INTERFACE_COUNTERS, InterfaceCounters, Settings, SlotFlows, SlotTraffic,
 };
@@ -28,6 +29,16 @@ pub(crate) static VERIFIED: HashMap<FlowKey, FlowEntry> = HashMap::with_max_entr
 #[map]
 pub(crate) static UNVERIFIED: LruHashMap<FlowKey, FlowEntry> =
     LruHashMap::with_max_entries(65_536, 0);
+
+/// Which flows the former may hold, see [`flowproof_common::presence`]. The programs alone write it, along with the table.
+#[map]
+pub(crate) static PRESENCE: Array<u32> = Array::with_max_entries(presence::WORDS, 0);
+
+/// Flows that this CPU took for new lately, by a part of their hash. One packet may pass two or more hooks one after the other,
+/// and is to be looked up at all but the first. A hint: only the programs in the traffic path use it, each set has its own.
+#[map]
+pub(crate) static LATELY: PerCpuArray<[u32; presence::LATELY]> =
+    PerCpuArray::with_max_entries(1, 0);
 
 /// What the tallies of flows in either table had no room for. Elements are allocated as they come, since few flows ever have
 /// one.

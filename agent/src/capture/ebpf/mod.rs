@@ -752,6 +752,61 @@ mod tests {
         });
     }
 
+    /// Whatever is known of it: that it began just now, that it began a thousand flows ago, or that it is verified.
+    #[test]
+    fn a_repeated_request_begins_no_other_flow() {
+        use flowproof_common::packet::tcp::{ACK, SYN};
+
+        in_namespace(|| {
+            let mut capture = watch_loopback();
+            let repeat = |capture: &mut EbpfCapture| {
+                see(capture, &segment(5_000, SYN, false), 1);
+                let flows = capture.flows().unwrap();
+                let own: Vec<_> = flows
+                    .iter()
+                    .filter(|(key, _)| key.port_a == 5_000 || key.port_b == 5_000)
+                    .map(|(_, record)| record.packets)
+                    .collect();
+                assert_eq!(own.len(), 1, "{own:?}");
+                own[0][0]
+            };
+            capture.install(&matrix(BY_ADDRESS)).unwrap();
+            assert_eq!(repeat(&mut capture), 1);
+            assert_eq!(repeat(&mut capture), 2);
+            for port in 6_000..7_000 {
+                see(&mut capture, &segment(port, SYN, false), 1);
+            }
+            assert_eq!(repeat(&mut capture), 3);
+            see(&mut capture, &segment(5_000, SYN | ACK, true), 1);
+            see(&mut capture, &segment(5_000, ACK, false), 1);
+            let verified = |capture: &EbpfCapture| {
+                let mut verified = 0;
+                batch::for_each::<FlowKey, flowproof_common::entry::FlowEntry>(
+                    capture.map("VERIFIED").unwrap(),
+                    |_, _| verified += 1,
+                )
+                .unwrap();
+                verified
+            };
+            assert_eq!(verified(&capture), 1);
+            assert_eq!(repeat(&mut capture), 5);
+            for port in 6_000..7_000 {
+                see(&mut capture, &segment(port, SYN | ACK, true), 1);
+                see(&mut capture, &segment(port, ACK, false), 1);
+            }
+            assert_eq!(verified(&capture), 1_001);
+            for port in 6_000..7_000 {
+                see(&mut capture, &segment(port, SYN, false), 1);
+            }
+            assert_eq!(repeat(&mut capture), 6);
+            assert_eq!(capture.flows().unwrap().len(), 1_001);
+            let snapshot = capture.snapshot().unwrap();
+            let begun: u64 = snapshot.slots.iter().map(|slot| slot.flows.begun).sum();
+            assert_eq!(begun, 1_001);
+            assert!(snapshot.lost.iter().all(|(_, count)| *count == 0));
+        });
+    }
+
     #[test]
     fn the_kernel_takes_the_programs_for_devices_without_a_link_header() {
         in_namespace(|| {

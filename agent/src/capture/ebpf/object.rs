@@ -21,9 +21,10 @@ static EMBEDDED: &[u8] =
     aya::include_bytes_aligned!("../../../../agent-ebpf/object/flowproof.bpf.o");
 
 /// Maps that outlive the daemon.
-pub(super) const PINNED_MAPS: [&str; 16] = [
+pub(super) const PINNED_MAPS: [&str; 17] = [
     "VERIFIED",
     "UNVERIFIED",
+    "PRESENCE",
     "CARRIED",
     "FRAGMENTS",
     "PREFIXES",
