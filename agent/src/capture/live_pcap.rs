@@ -17,7 +17,7 @@ use pcap::{Active, Linktype, Precision};
 
 use super::decode::LinkType;
 use super::user_space::{AHEAD, Captured, UserSpace};
-use super::{Backend, Capture, CaptureError, Interface, Progress, Snapshot, clock};
+use super::{Backend, Bell, Capture, CaptureError, Interface, Progress, Snapshot, clock};
 use crate::flow::{Limits, Moments};
 use crate::matrix::installed::Installed;
 use crate::names::{self, Namer};
@@ -116,6 +116,7 @@ pub struct LivePcap {
     judge: UserSpace,
     pile: Pile,
     handles: HashMap<u32, Handle>,
+    bell: Option<Arc<Bell>>,
     /// Interfaces that failed, and when (monotonic) they may be tried again.
     failed: HashMap<u32, (Interface, u64)>,
     kernel_dropped: u64,
@@ -158,6 +159,7 @@ pub fn open(
         judge: UserSpace::new(limits, names).unordered(),
         pile: Pile::default(),
         handles: HashMap::new(),
+        bell: None,
         failed: HashMap::new(),
         kernel_dropped: 0,
         interface_dropped: 0,
@@ -261,16 +263,25 @@ impl LivePcap {
         }
     }
 
-    /// Waits until a handle has packets.
+    /// Waits until a handle has packets or the bell rings.
     fn wait(&self, timeout: Duration) -> Result<(), CaptureError> {
         let mut ready: Vec<PollFd<'_>> = self
             .handles
             .values()
-            .map(|handle| PollFd::new(handle.capture.as_fd(), PollFlags::POLLIN))
+            .map(|handle| handle.capture.as_fd())
+            .chain(self.bell.iter().map(|bell| bell.as_fd()))
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
             .collect();
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         match poll(&mut ready, timeout) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Ok(_) | Err(Errno::EINTR) => {
+                if let Some(bell) = &self.bell
+                    && ready.last().and_then(PollFd::any) == Some(true)
+                {
+                    bell.answer();
+                }
+                Ok(())
+            }
             Err(error) => Err(CaptureError::Failed {
                 action: "waiting for packets".to_owned(),
                 reason: error.desc().to_owned(),
@@ -345,6 +356,11 @@ impl Capture for LivePcap {
         self.failed.remove(&interface.index);
         self.handles.insert(interface.index, handle);
         Ok(())
+    }
+
+    fn listen(&mut self, bell: &Arc<Bell>) -> bool {
+        self.bell = Some(Arc::clone(bell));
+        true
     }
 
     fn detach(&mut self, interface: &Interface) {

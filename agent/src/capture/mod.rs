@@ -8,6 +8,7 @@
 //! This is the only module of the daemon with packet I/O or unsafe code.
 
 #[forbid(unsafe_code)]
+mod bell;
 mod clock;
 #[forbid(unsafe_code)]
 pub mod decode;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use flowproof_common::key::FlowKey;
 use flowproof_common::record::{Event, FlowRecord, InterfaceCounters, SlotFlows, SlotTraffic};
 
+pub use self::bell::Bell;
 use crate::matrix::installed::Installed;
 use crate::names::Namer;
 use crate::verdict::vantage::Losses;
@@ -90,6 +92,11 @@ pub trait Capture: Send {
     /// # Errors
     /// The tables don't fit; the matrix in force stays in force.
     fn install(&mut self, matrix: &Arc<Installed>) -> Result<(), CaptureError>;
+
+    /// Has `bell` end a wait in [`Self::poll`]. False if this back end can't, and should only be asked to wait for a moment.
+    fn listen(&mut self, _bell: &Arc<Bell>) -> bool {
+        false
+    }
 
     /// Waits up to `timeout` for packets or events, hands every state change to `sink`, and decides flows
     /// whose time has come.

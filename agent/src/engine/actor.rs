@@ -19,7 +19,9 @@ use super::recorder::Record;
 use super::states::{self, Notes};
 use super::told::Told;
 use super::unexpected::{Sighting, Unexpected, UnexpectedEntry, UnexpectedService};
-use crate::capture::{Backend, Capture, CaptureError, Interface, Progress, SlotTotals, Snapshot};
+use crate::capture::{
+    Backend, Bell, Capture, CaptureError, Interface, Progress, SlotTotals, Snapshot,
+};
 use crate::config::OnExit;
 use crate::export::flow_line::KnownNames;
 use crate::matrix::compiled::{BoundRole, Compiled};
@@ -31,8 +33,13 @@ use crate::names::{Namer, NamerCounts, book, wall_time};
 use crate::privilege;
 use crate::verdict::requirement::Resolution;
 
-/// How long one poll waits: what a command waits at most, and what an idle daemon's wake-ups are paid for.
+/// How long one poll waits that nobody can end: what a command waits at most.
 const POLL: Duration = Duration::from_millis(10);
+/// How long one poll waits that the bell ends when there is a command: what an idle daemon's wake-ups are paid for, and how late
+/// the first event after a silence is.
+const HEEDFUL_POLL: Duration = Duration::from_millis(40);
+/// How long a thread whose back end failed waits for commands.
+const BLIND_WAIT: Duration = Duration::from_millis(100);
 /// Polls that empty the ring of events after totals were read, at most.
 const DRAIN: u32 = 64;
 /// Unexpected services that [`View::top`] holds at most.
@@ -204,6 +211,7 @@ pub struct Start<'a> {
 #[derive(Debug, Clone)]
 pub struct Engine {
     commands: Sender<Command>,
+    bell: Arc<Bell>,
 }
 
 impl Engine {
@@ -225,6 +233,16 @@ impl Engine {
         capture.install(&matrix)?;
         restore(capture.as_mut(), names);
         let (commands, inbox) = mpsc::channel();
+        let bell = Bell::new().map_err(|error| CaptureError::Failed {
+            action: "making a bell for the capture thread".to_owned(),
+            reason: error.to_string(),
+        })?;
+        let bell = Arc::new(bell);
+        let poll = if capture.listen(&bell) {
+            HEEDFUL_POLL
+        } else {
+            POLL
+        };
         let mut labels = Vec::new();
         let matrix = Arc::clone(capture.namer().matrix());
         grow_labels(&mut labels, &matrix);
@@ -245,6 +263,7 @@ impl Engine {
             failure: None,
             health,
             inbox,
+            poll,
         };
         if let Err(error) = actor.attach_first(&interfaces, needed) {
             actor.detach_all();
@@ -258,7 +277,16 @@ impl Engine {
                 action: "starting the capture thread".to_owned(),
                 reason: error.to_string(),
             })?;
-        Ok((Self { commands }, thread))
+        Ok((Self { commands, bell }, thread))
+    }
+
+    /// Has the thread do something as soon as it can.
+    fn send(&self, command: Command) -> Result<(), CommandError> {
+        self.commands
+            .send(command)
+            .map_err(|_| CommandError::NoAnswer)?;
+        self.bell.ring();
+        Ok(())
     }
 
     async fn ask<T>(
@@ -266,9 +294,7 @@ impl Engine {
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, CommandError> {
         let (sender, answer) = oneshot::channel();
-        self.commands
-            .send(command(sender))
-            .map_err(|_| CommandError::NoAnswer)?;
+        self.send(command(sender))?;
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) | Err(_) => Err(CommandError::NoAnswer),
@@ -286,13 +312,13 @@ impl Engine {
     /// Watches exactly these interfaces. Those that can't be watched are tried again with every call.
     pub fn watch(&self, interfaces: Vec<Interface>) {
         // A thread that has ended watches nothing, and its health says so.
-        let _ = self.commands.send(Command::Watch(interfaces));
+        let _ = self.send(Command::Watch(interfaces));
     }
 
     /// Tells what the daemon's own resolver was told.
     pub fn learn(&self, answer: Answer) {
         // A thread that has ended learns nothing, and its health says so.
-        let _ = self.commands.send(Command::Learn(Box::new(answer)));
+        let _ = self.send(Command::Learn(Box::new(answer)));
     }
 
     /// The names to keep over a restart; none if the book is still as `unless` says.
@@ -360,6 +386,8 @@ struct Actor {
     failure: Option<String>,
     health: Arc<Health>,
     inbox: Receiver<Command>,
+    /// How long one poll waits.
+    poll: Duration,
 }
 
 impl Actor {
@@ -367,7 +395,7 @@ impl Actor {
         loop {
             let next = if self.failure.is_some() {
                 self.inbox
-                    .recv_timeout(POLL * 10)
+                    .recv_timeout(BLIND_WAIT)
                     .map_err(|error| match error {
                         RecvTimeoutError::Timeout => TryRecvError::Empty,
                         RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
@@ -387,7 +415,7 @@ impl Actor {
                     return;
                 }
                 Ok(command) => self.obey(command),
-                Err(TryRecvError::Empty) if self.failure.is_none() => self.poll(POLL),
+                Err(TryRecvError::Empty) if self.failure.is_none() => self.poll(self.poll),
                 Err(TryRecvError::Empty) => {}
                 // Nobody is left who could ask for anything.
                 Err(TryRecvError::Disconnected) => {

@@ -42,7 +42,8 @@ use self::pins::Pins;
 use self::sweep::Sweep;
 use self::tables::Loaded;
 use super::{
-    Backend, Capture, CaptureError, Interface, Progress, SlotTotals, Snapshot, TableFill, clock,
+    Backend, Bell, Capture, CaptureError, Interface, Progress, SlotTotals, Snapshot, TableFill,
+    clock,
 };
 use crate::matrix::installed::{Installed, SlotDirectory};
 use crate::names::{self, Namer, Payload, Ruling};
@@ -96,9 +97,11 @@ impl Default for EbpfOptions {
     }
 }
 
-/// How long a poll sleeps before it looks at the ring again. The kernel sends no wake-ups, because they
+/// How long a poll sleeps before it looks at a ring again that was empty. The kernel sends no wake-ups, because they
 /// would be paid for in the packet path.
-const RING_INTERVAL: Duration = Duration::from_millis(50);
+const IDLE_INTERVAL: Duration = Duration::from_millis(50);
+/// After there were events: more follow mostly.
+const RING_INTERVAL: Duration = Duration::from_millis(10);
 /// So many events at once, an eighth of what the ring holds, are a sign of more to come: it is looked at again sooner.
 const MANY_EVENTS: u32 = 4096;
 /// After that many.
@@ -106,10 +109,10 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How long the ring may be left alone after so many events were in it.
 const fn interval_after(events: u32) -> Duration {
-    if events >= MANY_EVENTS {
-        BUSY_INTERVAL
-    } else {
-        RING_INTERVAL
+    match events {
+        0 => IDLE_INTERVAL,
+        1..MANY_EVENTS => RING_INTERVAL,
+        MANY_EVENTS.. => BUSY_INTERVAL,
     }
 }
 
@@ -135,6 +138,7 @@ pub struct EbpfCapture {
     adopted: bool,
     /// Whether this daemon has watched anything yet.
     at_work: bool,
+    bell: Option<Arc<Bell>>,
 }
 
 /// Loads the programs and adopts what an earlier daemon left pinned. `matrix` sizes the tables; it is not
@@ -210,6 +214,7 @@ pub fn open(
         options,
         adopted,
         at_work: false,
+        bell: None,
     })
 }
 
@@ -297,9 +302,12 @@ impl EbpfCapture {
         self.sweep.decide(&mut self.ebpf)
     }
 
-    /// Waits until a payload comes, or for so long.
-    fn wait(&self, most: Duration) {
-        let mut ready = [PollFd::new(self.payloads.as_fd(), PollFlags::POLLIN)];
+    /// Waits until a payload comes or the bell rings, or for so long; whether the bell rang.
+    fn wait(&self, most: Duration) -> bool {
+        let mut ready: Vec<PollFd<'_>> = std::iter::once(self.payloads.as_fd())
+            .chain(self.bell.iter().map(|bell| bell.as_fd()))
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
+            .collect();
         // Rounded up: the last part of a millisecond would be no wait at all, and whoever asks again would spin through it.
         let most = Duration::from_millis(most.as_micros().div_ceil(1_000).try_into().unwrap_or(1));
         let timeout = PollTimeout::try_from(most).unwrap_or(PollTimeout::ZERO);
@@ -307,6 +315,8 @@ impl EbpfCapture {
         if poll(&mut ready, timeout).is_err() {
             std::thread::sleep(most);
         }
+        let rung = ready.last().and_then(PollFd::any) == Some(true);
+        rung && self.bell.as_ref().is_some_and(|bell| bell.answer())
     }
 
     fn map(&self, name: &'static str) -> Result<&MapData, CaptureError> {
@@ -341,6 +351,11 @@ impl Capture for EbpfCapture {
         }
         self.at_work = true;
         Ok(())
+    }
+
+    fn listen(&mut self, bell: &Arc<Bell>) -> bool {
+        self.bell = Some(Arc::clone(bell));
+        true
     }
 
     fn detach(&mut self, interface: &Interface) {
@@ -401,8 +416,8 @@ impl Capture for EbpfCapture {
             if left.is_zero() {
                 return Ok(Progress::Live);
             }
-            if !busy {
-                self.wait(left.min(interval_after(taken)));
+            if !busy && self.wait(left.min(interval_after(taken))) {
+                return Ok(Progress::Live);
             }
         }
     }

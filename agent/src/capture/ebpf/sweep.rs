@@ -8,6 +8,7 @@ use flowproof_common::entry::FlowEntry;
 use flowproof_common::key::FlowKey;
 use flowproof_common::layout::{DECIDE_HEADER, DECIDE_ORDERS, Order};
 use flowproof_common::record::{Counter, FlowRecord};
+use flowproof_common::state::Outcome;
 use flowproof_common::ticks::Ticks;
 
 use super::super::{CaptureError, clock};
@@ -18,6 +19,8 @@ use super::{carried, failed, object};
 /// Nanoseconds between looks at the unverified flows: with the 3.2 s after which silence is decided, this
 /// says `no_answer` within 4 s.
 const UNVERIFIED_INTERVAL: u64 = 200_000_000;
+/// The same while none of them waits for a decision, so that they only expire.
+const DECIDED_INTERVAL: u64 = 1_000_000_000;
 /// Nanoseconds between looks at the verified flows, which only ever expire.
 const VERIFIED_INTERVAL: u64 = 5_000_000_000;
 
@@ -42,6 +45,8 @@ struct Look {
     since: u64,
     /// Flows so far.
     entries: u64,
+    /// Whether silence or a repeated packet may yet decide about one of them, or somebody look for its name.
+    undecided: bool,
     /// The probe's counters when it began.
     before: Vec<u64>,
 }
@@ -54,6 +59,8 @@ pub(super) struct Sweep {
     unverified_due: u64,
     verified_due: u64,
     unverified_entries: u64,
+    /// When the unverified flows were looked at last, if they are all decided, and how many had been put there by then.
+    decided: Option<(u64, u64)>,
     evictions: u64,
     orders: Vec<Order>,
     /// Held flows that are older than anybody waits for a name.
@@ -71,6 +78,7 @@ impl Sweep {
             unverified_due: 0,
             verified_due: 0,
             unverified_entries: 0,
+            decided: None,
             evictions: 0,
             orders: Vec::new(),
             overdue: Vec::new(),
@@ -106,7 +114,10 @@ impl Sweep {
         Ok(self.look.is_some())
     }
 
-    fn begin(&self, ebpf: &Ebpf, now: u64) -> Result<Option<Look>, CaptureError> {
+    fn begin(&mut self, ebpf: &Ebpf, now: u64) -> Result<Option<Look>, CaptureError> {
+        if now >= self.unverified_due && self.may_rest(ebpf, now)? {
+            self.unverified_due = now + UNVERIFIED_INTERVAL;
+        }
         let table = if now >= self.unverified_due {
             Table::Unverified
         } else if now >= self.verified_due {
@@ -118,8 +129,22 @@ impl Sweep {
             table,
             since: now,
             entries: 0,
+            undecided: false,
             before: counters(ebpf)?,
         }))
+    }
+
+    /// Whether the unverified flows are as they were found last, with nothing to decide. An idle daemon would spend most of its
+    /// time on a table in which nothing happens.
+    fn may_rest(&mut self, ebpf: &Ebpf, now: u64) -> Result<bool, CaptureError> {
+        let Some((since, inserted)) = self.decided else {
+            return Ok(false);
+        };
+        if now >= since + DECIDED_INTERVAL {
+            return Ok(false);
+        }
+        self.counters = counters(ebpf)?;
+        Ok(self.counter(Counter::UnverifiedInserted) == Some(inserted))
     }
 
     /// A table so large that looking at it takes longer than the time between two looks is looked at half of the time.
@@ -130,6 +155,10 @@ impl Sweep {
             Table::Unverified => {
                 self.unverified_due = next(UNVERIFIED_INTERVAL);
                 self.unverified_entries = look.entries;
+                self.decided = (!look.undecided).then(|| {
+                    let inserted = look.before[Counter::UnverifiedInserted as usize];
+                    (look.since, inserted)
+                });
                 let after = counters(ebpf)?;
                 // What was put in before the look, not deleted by its end and not seen by it was evicted. The
                 // kernel does not say so itself.
@@ -161,6 +190,8 @@ impl Sweep {
             let more = self.walk.step(map, |key, entry| {
                 look.entries += 1;
                 let times = entry.times(ticks);
+                look.undecided |=
+                    entry.state.is_held() || matches!(entry.state.outcome(), Outcome::Pending);
                 if entry.state.after_silence(key.protocol, &times, true) != entry.state
                     || entry.state.is_expired(key.protocol, &times)
                 {
