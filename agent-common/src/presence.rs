@@ -42,7 +42,6 @@ impl Place {
     /// Of a key by its [`FlowKey::mixed`].
     #[inline(always)]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "13 and 3 bits are left")]
     pub const fn of(mixed: u64) -> Self {
         Self {
             word: (mixed >> (u64::BITS - WORD_BITS)) as u32,

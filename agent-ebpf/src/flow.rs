@@ -58,7 +58,8 @@ pub(crate) fn find(key: &FlowKey) -> Option<Found> {
 
 /// Whether a flow that seems to begin may be in one of the tables all the same. If not, it is not among the verified, and
 /// whoever puts it among the others is told if it is there.
-#[inline(always)]
+/// Not inline, since every packet's way leads through what is.
+#[inline(never)]
 pub(crate) fn may_be_known(key: &FlowKey) -> bool {
     let mixed = key.mixed();
     let place = Place::of(mixed);

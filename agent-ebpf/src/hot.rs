@@ -5,10 +5,13 @@
 //! One pair is for devices with an Ethernet header, one for devices without (tun, WireGuard, IP tunnels), since the packet
 //! does not tell which it is.
 
+use core::mem::offset_of;
+
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use flowproof_common::key::Side;
+use flowproof_common::key::{FlowKey, Side};
+use flowproof_common::packet::Packet;
 use flowproof_common::payload::DNS_PORT;
 use flowproof_common::plain::{self, Plain};
 use flowproof_common::record::{
@@ -70,16 +73,19 @@ fn watch(ctx: &TcContext, ethernet: bool, egress: bool) -> i32 {
         ethernet,
     );
     let frame = Linear::of(ctx);
-    let plain = if ethernet {
+    let mut plain = if ethernet {
         plain::ethernet(&frame)
     } else {
         plain::raw_ip(&frame)
     };
-    let seen = match &plain {
-        Some(plain) => match pass(plain, &sight) {
-            Some(seen) => seen,
-            None => return PASS,
-        },
+    let seen = match &mut plain {
+        Some(plain) => {
+            join(&mut plain.key);
+            match pass(plain, &sight) {
+                Some(seen) => seen,
+                None => return PASS,
+            }
+        }
         None => Seen::Nothing,
     };
     if let Some(scratch) = SCRATCH.get_ptr_mut(ROOM) {
@@ -89,7 +95,7 @@ fn watch(ctx: &TcContext, ethernet: bool, egress: bool) -> i32 {
             if let Some(plain) = &plain {
                 (*scratch).sight = sight.with(seen, plain.sender);
                 let at = if ethernet { plain::ETHERNET_HEADER } else { 0 };
-                (*scratch).packet = plain.packet(&frame, at);
+                put(&raw mut (*scratch).packet, &plain.packet(&frame, at));
                 (*scratch).key = plain.key;
             }
             // It comes back only if there is no such program.
@@ -98,6 +104,41 @@ fn watch(ctx: &TcContext, ethernet: bool, egress: bool) -> i32 {
     }
     count(Counter::NotPassedOn);
     PASS
+}
+
+/// Stores what is not an address in a key as one word. The kernel reads it by words to hash it, and a processor that is to read
+/// more than one of its last stores at once waits until they have left it.
+#[inline(always)]
+fn join(key: &mut FlowKey) {
+    const _: () = assert!(offset_of!(FlowKey, port_a) == 32 && size_of::<FlowKey>() == 40);
+    let [a, b] = key.port_a.to_ne_bytes();
+    let [c, d] = key.port_b.to_ne_bytes();
+    let word = u64::from_ne_bytes([a, b, c, d, key.protocol, key.icmp_type, 0, 0]);
+    // SAFETY: these are the last eight bytes of the key, which is aligned to as many.
+    unsafe { (&raw mut *key).cast::<u64>().add(4).write_volatile(word) };
+}
+
+/// Stores a plain packet by words, since the compiler calls a function that zeroes the bytes which are always zero one by one.
+///
+/// # Safety
+/// `to` points to a packet in a map.
+#[inline(always)]
+unsafe fn put(to: *mut Packet, packet: &Packet) {
+    const _: () = assert!(offset_of!(Packet, source_port) == 32 && size_of::<Packet>() == 56);
+    let [a, b] = packet.source_port.to_ne_bytes();
+    let [c, d] = packet.destination_port.to_ne_bytes();
+    let ports = u64::from_ne_bytes([a, b, c, d, packet.protocol, packet.tcp_flags, 0, 0]);
+    // SAFETY: the words are those of the packet, which is aligned to as many bytes by the caller's word (all that surrounds it
+    // is); every bit pattern of these is a valid one, and 0 is `Fragment::None`.
+    unsafe {
+        (*to).source = packet.source;
+        (*to).destination = packet.destination;
+        let words = to.cast::<u64>();
+        words.add(4).write_volatile(ports);
+        words.add(5).write_volatile(0);
+        (*to).transport_offset = packet.transport_offset;
+        (*to).payload_length = packet.payload_length;
+    }
 }
 
 /// Counts the packet for its flow, if that is all there is to do; else what is known of the flow by then.
