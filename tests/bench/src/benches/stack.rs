@@ -10,7 +10,7 @@ use flowproof_tests::daemon::{Backend, Daemon, Setup};
 use flowproof_tests::frame::flags;
 
 use crate::bpf::Place;
-use crate::bpf::programs::{Floor, Tuple};
+use crate::bpf::programs::{Floor, Tuple, empty};
 use crate::context::Context;
 use crate::flows::{Ask, HANDSHAKE, frames, reversed, tuples};
 use crate::measure::{Samples, pinned};
@@ -22,6 +22,18 @@ use crate::world::World;
 
 const REQUIREMENTS: u32 = 1_000;
 const FLOWS: u32 = 64_000;
+/// What is at the hooks of the watched interface while others measure what it costs them.
+#[derive(Clone, Copy)]
+enum With {
+    Nothing,
+    /// Programs that do nothing: the price of any probe.
+    Empty,
+    Flowproof,
+}
+const WITH: [With; 3] = [With::Nothing, With::Empty, With::Flowproof];
+
+/// From a daemon's start until it does only what it always does.
+const SETTLED: Duration = Duration::from_secs(1);
 
 /// Measures all of it.
 pub(crate) fn bench(context: &Context, section: &mut Section) -> Result<()> {
@@ -33,7 +45,9 @@ pub(crate) fn bench(context: &Context, section: &mut Section) -> Result<()> {
     ));
     pinned(context.cpu, || added(context, section, &wire))?;
     section.how(
-        "with and without a running daemon in turns: `iperf3 -c WATCHED -t 2 -J`, and one byte to and fro over TCP",
+        "without anything at the hooks, with an empty program at ingress and egress, and with a running daemon, in turns and twice \
+         as often as the rest: `iperf3 -c WATCHED -t 2 -P 1 -J`, the same with `-P 4`, which keeps \
+         both CPUs busy, and one byte to and fro over TCP",
     );
     with_and_without(context, section, &wire)
 }
@@ -117,56 +131,79 @@ fn with_and_without(context: &Context, section: &mut Section, wire: &Wire) -> Re
     if iperf3.is_none() {
         section.lack("throughput: iperf3 is not installed (Debian package iperf3)");
     }
-    let (mut bits, mut trips) = (
-        [Samples::default(), Samples::default()],
-        [Samples::default(), Samples::default()],
-    );
-    for _ in 0..context.runs {
-        for with in [0, 1] {
-            let mut daemon = match with {
-                1 => Some(Daemon::start(&wire.watched, &setup)?),
-                _ => None,
-            };
-            if iperf3.is_some() {
-                bits[with].push(throughput(wire, context.quick)?);
+    let index = wire.index()?;
+    let nothing = empty()?;
+    let mut bits: [Samples; 3] = Default::default();
+    let mut bits_of_four: [Samples; 3] = Default::default();
+    let mut trips: [Samples; 3] = Default::default();
+    // Twice as often as anything else, because it varies most.
+    for _ in 0..2 * context.runs {
+        for (at, with) in WITH.into_iter().enumerate() {
+            let mut links = Vec::new();
+            let mut daemon = None;
+            match with {
+                With::Nothing => {}
+                With::Empty => wire.watched.run(|| -> Result<()> {
+                    links.push(nothing.attach(index, Place::First)?);
+                    links.push(nothing.attach_to_egress(index, Place::First)?);
+                    Ok(())
+                })?,
+                With::Flowproof => {
+                    daemon = Some(Daemon::start(&wire.watched, &setup)?);
+                    // One that has just begun writes its ledger anew, once.
+                    std::thread::sleep(SETTLED);
+                }
             }
-            trips[with].push(round_trips(wire, context.span() * 2)?);
+            if iperf3.is_some() {
+                bits[at].push(throughput(wire, 1, context.quick)?);
+                bits_of_four[at].push(throughput(wire, 4, context.quick)?);
+            }
+            trips[at].push(round_trips(wire, context.span())?);
             if let Some(daemon) = &mut daemon {
                 daemon.terminate()?;
             }
         }
     }
-    for (name, what, unit, [without, with]) in [
-        ("iperf3", "iperf3, TCP", "Gbit/s", bits),
+    for (name, what, unit, [without, least, with]) in [
+        ("iperf3", "iperf3, TCP, one connection", "Gbit/s", bits),
+        (
+            "iperf3-4",
+            "iperf3, TCP, four connections",
+            "Gbit/s",
+            bits_of_four,
+        ),
         ("trips", "requests and answers over TCP", "1/s", trips),
     ] {
-        section.row(
-            format!("stack/{name}/without"),
-            format!("{what}, without the probe"),
-            without.clone(),
-            unit,
-            None,
-        );
-        section.row(
-            format!("stack/{name}/with"),
-            format!("{what}, with the probe"),
-            with.clone(),
-            unit,
-            None,
-        );
-        section.row(
-            format!("stack/{name}"),
-            format!("{what}, with the probe in parts of without"),
-            with.over(&without),
-            "times",
-            Some(Target::AtLeast(0.97)),
-        );
+        for (row, how, samples) in [
+            ("without", "without the probe", without.clone()),
+            ("with", "with the probe", with.clone()),
+        ] {
+            section.row(
+                format!("stack/{name}/{row}"),
+                format!("{what}, {how}"),
+                samples,
+                unit,
+                None,
+            );
+        }
+        for (row, how, samples, target) in [
+            ("/empty", "empty programs at its hooks", least, None),
+            ("", "the probe", with, Some(Target::AtLeast(0.97))),
+        ] {
+            section.row(
+                format!("stack/{name}{row}"),
+                format!("{what}, with {how} in parts of without"),
+                samples.over(&without),
+                "times",
+                target,
+            );
+        }
     }
     Ok(())
 }
 
-/// Gigabits a second by iperf3.
-fn throughput(wire: &Wire, quick: bool) -> Result<f64> {
+/// Gigabits a second by iperf3 over so many connections at once.
+fn throughput(wire: &Wire, connections: u32, quick: bool) -> Result<f64> {
     let program = find("iperf3").context("iperf3 is missing")?;
     let mut server = wire.watched.start(
         Command::new(&program)
@@ -184,6 +221,8 @@ fn throughput(wire: &Wire, quick: bool) -> Result<f64> {
             &WATCHED.to_string(),
             "-t",
             if quick { "1" } else { "2" },
+            "-P",
+            &connections.to_string(),
             "-J",
         ],
     );

@@ -231,11 +231,21 @@ impl Program {
 
     /// Attaches it to the ingress of an interface by TCX; it is off again when the link is dropped.
     pub(crate) fn attach(&self, interface: u32, place: Place) -> Result<OwnedFd> {
-        const TCX_INGRESS: u32 = 46;
+        const INGRESS: u32 = 46;
+        self.attach_at(interface, INGRESS, place)
+    }
+
+    /// The same to the egress.
+    pub(crate) fn attach_to_egress(&self, interface: u32, place: Place) -> Result<OwnedFd> {
+        const EGRESS: u32 = 47;
+        self.attach_at(interface, EGRESS, place)
+    }
+
+    fn attach_at(&self, interface: u32, hook: u32, place: Place) -> Result<OwnedFd> {
         Attributes::new()
             .word(0, raw(&self.descriptor))
             .word(4, interface)
-            .word(8, TCX_INGRESS)
+            .word(8, hook)
             .word(12, place as u32)
             .open(command::LINK_CREATE)
             .context("attaching a program by TCX (Linux 6.6)")
