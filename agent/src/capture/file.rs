@@ -323,9 +323,7 @@ impl CaptureFile {
         self.frames.clear();
         self.current = 0;
         while !self.broken {
-            self.window.consume(self.located);
-            self.position += self.located as u64;
-            self.located = 0;
+            self.let_go();
             let stop = self.locate_in_window();
             if !self.frames.is_empty() {
                 // What stopped it comes again when these have been judged.
@@ -413,10 +411,15 @@ impl CaptureFile {
         Stop::Full
     }
 
-    fn refill(&mut self) -> Result<(), CaptureError> {
+    /// Leaves behind what was located.
+    fn let_go(&mut self) {
         self.window.consume(self.located);
         self.position += self.located as u64;
         self.located = 0;
+    }
+
+    fn refill(&mut self) -> Result<(), CaptureError> {
+        self.let_go();
         if self.window.is_full() {
             // It holds a part of one block.
             let wanted = self.window.data().len() * 2;

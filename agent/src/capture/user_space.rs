@@ -215,7 +215,7 @@ impl UserSpace {
         counters.packets += 1;
         counters.bytes += u64::from(captured.wire_length);
         match (&ahead.read, ahead.prepared) {
-            (Read::Plain(plain), Some(prepared)) => {
+            (Read::Plain(plain), prepared) => {
                 let sight = PlainSight {
                     packet: plain,
                     bytes: captured.wire_length,
@@ -223,14 +223,10 @@ impl UserSpace {
                     point: point(captured.number, false),
                     time: captured.time,
                 };
-                if !self.table.pass(prepared, &sight) {
+                if prepared.is_none_or(|prepared| !self.table.pass(prepared, &sight)) {
                     let packet = decode::unfold(plain, captured.link, captured.data);
-                    self.take_packet(captured, &packet, Some(prepared), sink);
+                    self.take_packet(captured, &packet, prepared, sink);
                 }
-            }
-            (Read::Plain(plain), None) => {
-                let packet = decode::unfold(plain, captured.link, captured.data);
-                self.take_packet(captured, &packet, None, sink);
             }
             (Read::Other(Outcome::Ip, packet), prepared) => {
                 self.take_packet(captured, packet, prepared, sink);

@@ -6,10 +6,8 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
 
-use super::assembler::{
-    Assembler, Helper, R0, R1, R2, R3, R6, R7, R8, R9, R10, Size::Half, Size::Word,
-};
-use super::programs::{TUPLE, Tuple};
+use super::assembler::{Assembler, R0, R1, R2, R3, R6, R8, R9, Size::Half, Size::Word};
+use super::programs::{Tuple, find, move_on, table};
 use super::{Attributes, Kind, Map, Program, address, command, raw};
 
 /// `XDP_DROP`.
@@ -40,42 +38,16 @@ impl LiveFeed {
     /// Will give flows of `tuples` to the interface of this index, of the namespace that the caller is in.
     pub(crate) fn new(tuples: &[Tuple], interface: u32) -> Result<Self> {
         let cursor = Map::new(Kind::Array, 4, 4, 1)?;
-        let flows = Map::new(
-            Kind::Array,
-            4,
-            u32::try_from(TUPLE)?,
-            u32::try_from(tuples.len())?,
-        )?;
-        for (index, tuple) in (0_u32..).zip(tuples) {
-            flows.write(&index.to_ne_bytes(), tuple)?;
-        }
+        let flows = table(tuples)?;
         let mut asm = Assembler::default();
         asm.copy(R6, R1)
             .load(Word, R9, R1, DATA)
             .load(Word, R8, R1, DATA_END)
             .copy(R2, R9)
             .add(R2, LEAST)
-            .if_above(R2, R8, "out")
-            .set(R3, 0)
-            .store(Word, R10, -4, R3)
-            .map(R1, cursor.descriptor())
-            .copy(R2, R10)
-            .add(R2, -4)
-            .call(Helper::MapLookup)
-            .if_equal(R0, 0, "out")
-            .load(Word, R7, R0, 0)
-            .copy(R3, R7)
-            .add(R3, 1)
-            .if_below(R3, i32::try_from(tuples.len())?, "on")
-            .set(R3, 0)
-            .label("on")
-            .store(Word, R0, 0, R3)
-            .store(Word, R10, -8, R7)
-            .map(R1, flows.descriptor())
-            .copy(R2, R10)
-            .add(R2, -8)
-            .call(Helper::MapLookup)
-            .if_equal(R0, 0, "out");
+            .if_above(R2, R8, "out");
+        move_on(&mut asm, &cursor, Some(i32::try_from(tuples.len())?));
+        find(&mut asm, &flows);
         // Half by half: XDP does not promise that frames are aligned for more.
         for at in (0..12).step_by(2) {
             asm.load(Half, R3, R0, at)

@@ -39,6 +39,53 @@ pub(crate) fn thief() -> Result<Program> {
     Program::load("bench_thief", &Assembler::default().end(STOLEN).finish())
 }
 
+/// Puts the 5-tuple of the frame at R9 onto the last 16 bytes of the stack.
+fn read_key(asm: &mut Assembler) {
+    for (at, key) in [(0, -16), (4, -12), (8, -8)] {
+        asm.load(Word, R3, R9, TUPLE_AT + at)
+            .store(Word, R10, key, R3);
+    }
+    asm.load(Byte, R3, R9, 23).store(Word, R10, -4, R3);
+}
+
+/// Flows to go through, by number.
+pub(super) fn table(tuples: &[Tuple]) -> Result<Map> {
+    let count = u32::try_from(tuples.len())?;
+    let map = Map::new(Kind::Array, 4, u32::try_from(TUPLE)?, count)?;
+    for (index, tuple) in (0_u32..).zip(tuples) {
+        map.write(&index.to_ne_bytes(), tuple)?;
+    }
+    Ok(map)
+}
+
+/// Leaves the cursor's number in R7 and moves it on, after the last of `count` to 0; goes to "out" if it can't.
+pub(super) fn move_on(asm: &mut Assembler, cursor: &Map, count: Option<i32>) {
+    asm.set(R3, 0)
+        .store(Word, R10, -4, R3)
+        .map(R1, cursor.descriptor())
+        .copy(R2, R10)
+        .add(R2, -4)
+        .call(Helper::MapLookup)
+        .if_equal(R0, 0, "out")
+        .load(Word, R7, R0, 0)
+        .copy(R3, R7)
+        .add(R3, 1);
+    if let Some(count) = count {
+        asm.if_below(R3, count, "on").set(R3, 0).label("on");
+    }
+    asm.store(Word, R0, 0, R3);
+}
+
+/// Points R0 to the flow of the number in R7; goes to "out" if there is none.
+pub(super) fn find(asm: &mut Assembler, flows: &Map) {
+    asm.store(Word, R10, -8, R7)
+        .map(R1, flows.descriptor())
+        .copy(R2, R10)
+        .add(R2, -8)
+        .call(Helper::MapLookup)
+        .if_equal(R0, 0, "out");
+}
+
 /// The least that counts flows exactly: it reads the 5-tuple of IPv4, looks it up in one hash table, adds packets and
 /// bytes atomically, and notes the time by the coarse clock. It makes no flows and knows no IPv6.
 #[derive(Debug)]
@@ -64,13 +111,8 @@ impl Floor {
             .if_other(R3, 0x0008, "out")
             .load(Byte, R3, R9, 14)
             .if_other(R3, 0x45, "out");
-        for (at, key) in [(0, -16), (4, -12), (8, -8)] {
-            asm.load(Word, R3, R9, TUPLE_AT + at)
-                .store(Word, R10, key, R3);
-        }
+        read_key(&mut asm);
         let code = asm
-            .load(Byte, R3, R9, 23)
-            .store(Word, R10, -4, R3)
             .map(R1, flows.descriptor())
             .copy(R2, R10)
             .add(R2, -16)
@@ -133,13 +175,8 @@ impl Inserter {
             .copy(R2, R9)
             .add(R2, LEAST)
             .if_above(R2, R8, "out");
-        for (at, key) in [(0, -16), (4, -12), (8, -8)] {
-            asm.load(Word, R3, R9, TUPLE_AT + at)
-                .store(Word, R10, key, R3);
-        }
-        asm.load(Byte, R3, R9, 23)
-            .store(Word, R10, -4, R3)
-            .set(R3, 1);
+        read_key(&mut asm);
+        asm.set(R3, 1);
         for at in [-40, -32, -24] {
             asm.store(Double, R10, at, R3);
         }
@@ -196,34 +233,15 @@ impl Feed {
             .load(Word, R8, R1, DATA_END)
             .copy(R2, R9)
             .add(R2, LEAST)
-            .if_above(R2, R8, "out")
-            .set(R3, 0)
-            .store(Word, R10, -4, R3)
-            .map(R1, cursor.descriptor())
-            .copy(R2, R10)
-            .add(R2, -4)
-            .call(Helper::MapLookup)
-            .if_equal(R0, 0, "out")
-            .load(Word, R7, R0, 0)
-            .copy(R3, R7)
-            .add(R3, 1);
-        let flows = match source {
-            Source::Known(tuples) => {
-                let count = i32::try_from(tuples.len())?;
-                asm.if_below(R3, count, "on").set(R3, 0).label("on");
-                Some(Self::flows(tuples)?)
-            }
-            Source::Fresh => None,
+            .if_above(R2, R8, "out");
+        let (flows, count) = match source {
+            Source::Known(tuples) => (Some(table(tuples)?), Some(i32::try_from(tuples.len())?)),
+            Source::Fresh => (None, None),
         };
-        asm.store(Word, R0, 0, R3);
+        move_on(&mut asm, &cursor, count);
         match &flows {
             Some(flows) => {
-                asm.store(Word, R10, -8, R7)
-                    .map(R1, flows.descriptor())
-                    .copy(R2, R10)
-                    .add(R2, -8)
-                    .call(Helper::MapLookup)
-                    .if_equal(R0, 0, "out");
+                find(&mut asm, flows);
                 for at in [0, 4, 8] {
                     asm.load(Word, R3, R0, at)
                         .store(Word, R9, TUPLE_AT + at, R3);
@@ -250,14 +268,6 @@ impl Feed {
             cursor,
             _flows: flows,
         })
-    }
-
-    fn flows(tuples: &[Tuple]) -> Result<Map> {
-        let map = Map::new(Kind::Array, 4, 12, u32::try_from(tuples.len())?)?;
-        for (index, tuple) in (0_u32..).zip(tuples) {
-            map.write(&index.to_ne_bytes(), tuple)?;
-        }
-        Ok(map)
     }
 
     /// Runs `program` on `frame` with so many flows; nanoseconds of one.
