@@ -61,8 +61,12 @@ pub(crate) enum Helper {
     MapLookup = 1,
     /// `bpf_map_update_elem`.
     MapUpdate = 2,
+    /// `bpf_ktime_get_ns`.
+    ExactTime = 5,
     /// `bpf_tail_call`.
     TailCall = 12,
+    /// `bpf_ringbuf_output`.
+    RingOutput = 130,
     /// `bpf_ktime_get_coarse_ns`.
     CoarseTime = 160,
 }

@@ -37,6 +37,8 @@ pub(crate) enum Kind {
     Programs = 3,
     /// A hash table that gives up what was used least recently.
     LruHash = 9,
+    /// A ring buffer, of so many bytes.
+    Ring = 27,
 }
 
 /// `union bpf_attr`, large enough for all commands here, as words.
