@@ -1,5 +1,5 @@
-//! Wakes the thread that waits for packets when somebody wants something else of it. Without it that thread has to look every
-//! few milliseconds whether anybody does, and an idle daemon costs a machine under load more than its probe.
+//! Wakes the thread that waits for packets when somebody wants something else of it, who else would wait as long as that thread
+//! does.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -358,9 +358,8 @@ impl Capture for LivePcap {
         Ok(())
     }
 
-    fn listen(&mut self, bell: &Arc<Bell>) -> bool {
+    fn listen(&mut self, bell: &Arc<Bell>) {
         self.bell = Some(Arc::clone(bell));
-        true
     }
 
     fn detach(&mut self, interface: &Interface) {

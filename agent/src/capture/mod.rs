@@ -93,10 +93,8 @@ pub trait Capture: Send {
     /// The tables don't fit; the matrix in force stays in force.
     fn install(&mut self, matrix: &Arc<Installed>) -> Result<(), CaptureError>;
 
-    /// Has `bell` end a wait in [`Self::poll`]. False if this back end can't, and should only be asked to wait for a moment.
-    fn listen(&mut self, _bell: &Arc<Bell>) -> bool {
-        false
-    }
+    /// Has `bell` end a wait in [`Self::poll`], if this back end can.
+    fn listen(&mut self, _bell: &Arc<Bell>) {}
 
     /// Waits up to `timeout` for packets or events, hands every state change to `sink`, and decides flows
     /// whose time has come.

@@ -33,11 +33,9 @@ use crate::names::{Namer, NamerCounts, book, wall_time};
 use crate::privilege;
 use crate::verdict::requirement::Resolution;
 
-/// How long one poll waits that nobody can end: what a command waits at most.
+/// How long one poll waits: what an idle daemon's wake-ups are paid for. A flood that begins fills the kernel's ring of events
+/// within 15 ms, and nothing but this time ends the wait for it; a command rings the bell.
 const POLL: Duration = Duration::from_millis(10);
-/// How long one poll waits that the bell ends when there is a command: what an idle daemon's wake-ups are paid for, and how late
-/// the first event after a silence is.
-const HEEDFUL_POLL: Duration = Duration::from_millis(40);
 /// How long a thread whose back end failed waits for commands.
 const BLIND_WAIT: Duration = Duration::from_millis(100);
 /// Polls that empty the ring of events after totals were read, at most.
@@ -238,11 +236,7 @@ impl Engine {
             reason: error.to_string(),
         })?;
         let bell = Arc::new(bell);
-        let poll = if capture.listen(&bell) {
-            HEEDFUL_POLL
-        } else {
-            POLL
-        };
+        capture.listen(&bell);
         let mut labels = Vec::new();
         let matrix = Arc::clone(capture.namer().matrix());
         grow_labels(&mut labels, &matrix);
@@ -263,7 +257,6 @@ impl Engine {
             failure: None,
             health,
             inbox,
-            poll,
         };
         if let Err(error) = actor.attach_first(&interfaces, needed) {
             actor.detach_all();
@@ -386,8 +379,6 @@ struct Actor {
     failure: Option<String>,
     health: Arc<Health>,
     inbox: Receiver<Command>,
-    /// How long one poll waits.
-    poll: Duration,
 }
 
 impl Actor {
@@ -415,7 +406,7 @@ impl Actor {
                     return;
                 }
                 Ok(command) => self.obey(command),
-                Err(TryRecvError::Empty) if self.failure.is_none() => self.poll(self.poll),
+                Err(TryRecvError::Empty) if self.failure.is_none() => self.poll(POLL),
                 Err(TryRecvError::Empty) => {}
                 // Nobody is left who could ask for anything.
                 Err(TryRecvError::Disconnected) => {

@@ -97,10 +97,8 @@ impl Default for EbpfOptions {
     }
 }
 
-/// How long a poll sleeps before it looks at a ring again that was empty. The kernel sends no wake-ups, because they
+/// How long a poll sleeps before it looks at the ring again. The kernel sends no wake-ups, because they
 /// would be paid for in the packet path.
-const IDLE_INTERVAL: Duration = Duration::from_millis(50);
-/// After there were events: more follow mostly.
 const RING_INTERVAL: Duration = Duration::from_millis(10);
 /// So many events at once, an eighth of what the ring holds, are a sign of more to come: it is looked at again sooner.
 const MANY_EVENTS: u32 = 4096;
@@ -109,10 +107,10 @@ const BUSY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How long the ring may be left alone after so many events were in it.
 const fn interval_after(events: u32) -> Duration {
-    match events {
-        0 => IDLE_INTERVAL,
-        1..MANY_EVENTS => RING_INTERVAL,
-        MANY_EVENTS.. => BUSY_INTERVAL,
+    if events >= MANY_EVENTS {
+        BUSY_INTERVAL
+    } else {
+        RING_INTERVAL
     }
 }
 
@@ -353,9 +351,8 @@ impl Capture for EbpfCapture {
         Ok(())
     }
 
-    fn listen(&mut self, bell: &Arc<Bell>) -> bool {
+    fn listen(&mut self, bell: &Arc<Bell>) {
         self.bell = Some(Arc::clone(bell));
-        true
     }
 
     fn detach(&mut self, interface: &Interface) {
