@@ -79,9 +79,12 @@ pub(crate) fn bench(context: &Context, section: &mut Section) -> Result<()> {
             let mut packet = frame(&tuple, flags::SYN);
             rewrite(&mut packet, &tuple);
             let (stream, scrape) = thread::scope(|inner| -> Result<_> {
+                // Before the packet: its event may be there before another thread has begun.
+                let mut events = std::fs::File::open(&file)
+                    .with_context(|| format!("the daemon writes no {}", file.display()))?;
+                events.seek(SeekFrom::End(0))?;
                 let start = Instant::now();
-                let file = &file;
-                let stream = inner.spawn(move || told(file, port, start));
+                let stream = inner.spawn(move || told(events, port, start));
                 sender.send(&packet)?;
                 let scrape = loop {
                     if unexpected(&daemon)? > before {
@@ -136,11 +139,8 @@ fn unexpected(daemon: &Daemon) -> Result<u64> {
         .count("flowproof_unexpected_flows_total", &[]))
 }
 
-/// How long it took until an event about `port` was in the file.
-fn told(file: &std::path::Path, port: u16, start: Instant) -> Result<Duration> {
-    let mut events = std::fs::File::open(file)
-        .with_context(|| format!("the daemon writes no {}", file.display()))?;
-    events.seek(SeekFrom::End(0))?;
+/// How long it took until an event about `port` was in the file, behind where it was read last.
+fn told(mut events: std::fs::File, port: u16, start: Instant) -> Result<Duration> {
     let wanted = format!("tcp/{port}");
     let mut text = String::new();
     loop {
