@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
 
-use super::assembler::{Assembler, R0, R1, R2, R3, R6, R8, R9, Size::Half, Size::Word};
-use super::programs::{Tuple, find, move_on, table};
+use super::assembler::{Assembler, R0, R1, R3, R6, R9, Size::Half};
+use super::programs::{Tuple, find, move_on, table, take_frame};
 use super::{Attributes, Kind, Map, Program, address, command, raw};
 
 /// `XDP_DROP`.
@@ -19,7 +19,6 @@ const DATA: i16 = 0;
 const DATA_END: i16 = 4;
 /// Where addresses and ports stand in an Ethernet frame of IPv4 without options.
 const TUPLE_AT: i16 = 26;
-const LEAST: i32 = 38;
 /// Frames that the kernel makes before it takes them in, as a driver's poll does; its greatest is 256.
 const BATCH: u32 = 64;
 
@@ -40,12 +39,8 @@ impl LiveFeed {
         let cursor = Map::new(Kind::Array, 4, 4, 1)?;
         let flows = table(tuples)?;
         let mut asm = Assembler::default();
-        asm.copy(R6, R1)
-            .load(Word, R9, R1, DATA)
-            .load(Word, R8, R1, DATA_END)
-            .copy(R2, R9)
-            .add(R2, LEAST)
-            .if_above(R2, R8, "out");
+        asm.copy(R6, R1);
+        take_frame(&mut asm, DATA, DATA_END);
         move_on(&mut asm, &cursor, Some(i32::try_from(tuples.len())?));
         find(&mut asm, &flows);
         // Half by half: XDP does not promise that frames are aligned for more.

@@ -39,6 +39,15 @@ pub(crate) fn thief() -> Result<Program> {
     Program::load("bench_thief", &Assembler::default().end(STOLEN).finish())
 }
 
+/// Points R9 to the frame, whose ends are at these offsets of the context in R1; goes to "out" if it is too short.
+pub(super) fn take_frame(asm: &mut Assembler, data: i16, data_end: i16) {
+    asm.load(Word, R9, R1, data)
+        .load(Word, R8, R1, data_end)
+        .copy(R2, R9)
+        .add(R2, LEAST)
+        .if_above(R2, R8, "out");
+}
+
 /// Puts the 5-tuple of the frame at R9 onto the last 16 bytes of the stack.
 fn read_key(asm: &mut Assembler) {
     for (at, key) in [(0, -16), (4, -12), (8, -8)] {
@@ -100,14 +109,10 @@ impl Floor {
     pub(crate) fn new(entries: u32) -> Result<Self> {
         let flows = Map::new(Kind::Hash, 16, 24, entries)?;
         let mut asm = Assembler::default();
-        asm.copy(R6, R1)
-            .load(Word, R9, R1, DATA)
-            .load(Word, R8, R1, DATA_END)
-            .copy(R2, R9)
-            .add(R2, LEAST)
-            .if_above(R2, R8, "out")
-            // IPv4, in network order, without options.
-            .load(Half, R3, R9, 12)
+        asm.copy(R6, R1);
+        take_frame(&mut asm, DATA, DATA_END);
+        // IPv4, in network order, without options.
+        asm.load(Half, R3, R9, 12)
             .if_other(R3, 0x0008, "out")
             .load(Byte, R3, R9, 14)
             .if_other(R3, 0x45, "out");
@@ -170,11 +175,7 @@ impl Inserter {
     pub(crate) fn new(entries: u32) -> Result<Self> {
         let flows = Map::new(Kind::LruHash, 16, 24, entries)?;
         let mut asm = Assembler::default();
-        asm.load(Word, R9, R1, DATA)
-            .load(Word, R8, R1, DATA_END)
-            .copy(R2, R9)
-            .add(R2, LEAST)
-            .if_above(R2, R8, "out");
+        take_frame(&mut asm, DATA, DATA_END);
         read_key(&mut asm);
         asm.set(R3, 1);
         for at in [-40, -32, -24] {
@@ -211,11 +212,7 @@ impl Inserter {
         let room = events * (EVENT as u32 + HEADER);
         let ring = Map::new(Kind::Ring, 0, 0, room.next_power_of_two())?;
         let mut asm = Assembler::default();
-        asm.load(Word, R9, R1, DATA)
-            .load(Word, R8, R1, DATA_END)
-            .copy(R2, R9)
-            .add(R2, LEAST)
-            .if_above(R2, R8, "out");
+        take_frame(&mut asm, DATA, DATA_END);
         read_key(&mut asm);
         asm.set(R3, 0);
         for at in (AT..-16).step_by(8) {
@@ -277,12 +274,8 @@ impl Feed {
         let targets = Map::new(Kind::Programs, 4, 4, 1)?;
         let cursor = Map::new(Kind::Array, 4, 4, 1)?;
         let mut asm = Assembler::default();
-        asm.copy(R6, R1)
-            .load(Word, R9, R1, DATA)
-            .load(Word, R8, R1, DATA_END)
-            .copy(R2, R9)
-            .add(R2, LEAST)
-            .if_above(R2, R8, "out");
+        asm.copy(R6, R1);
+        take_frame(&mut asm, DATA, DATA_END);
         let (flows, count) = match source {
             Source::Known(tuples) => (Some(table(tuples)?), Some(i32::try_from(tuples.len())?)),
             Source::Fresh => (None, None),
